@@ -1,0 +1,123 @@
+"""The works: which objects each needs, and what its readers do."""
+
+import random
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+SEED = 20240701
+SHAPES = {
+    "unshaped": {"first_byte": 0, "bandwidth": None, "per_key": 0, "tls": False},
+    "s3": {"first_byte": 25, "bandwidth": 90_000_000, "per_key": 90, "tls": False},
+    "far": {"first_byte": 100, "bandwidth": 90_000_000, "per_key": 90, "tls": False},
+    "s3-tls": {"first_byte": 25, "bandwidth": 90_000_000, "per_key": 90, "tls": True},
+}
+PROFILES = {
+    "unshaped": "no delay, no limit",
+    "s3": "25 ms to the first byte, 90 MB/s a connection, 0.09 ms a listed key",
+    "far": "100 ms to the first byte, 90 MB/s a connection, 0.09 ms a listed key",
+    "s3-tls": "as s3, over TLS",
+}
+
+
+class Work:
+    """One work: `objects` are --synthetic of the mock, `job` goes to the reader."""
+
+    def __init__(self, name, title, unit, objects, job, before=None):
+        self.name = name
+        self.title = title
+        self.unit = unit
+        self.objects = objects
+        self.job = job
+        # Read first, and not measured.
+        self.before = before
+
+    @property
+    def more_is_better(self):
+        return self.unit.endswith("/s")
+
+    def value(self, result):
+        """The figure, in the unit, from what the reader says."""
+        seconds = max(result["seconds"], 1e-6)
+        if self.unit == "MB/s":
+            return result["bytes"] / 1e6 / seconds
+        if self.unit == "ms":
+            return 1000 * seconds / max(result["operations"], 1)
+        if self.unit == "s":
+            return seconds
+        return result["operations"] / seconds
+
+
+def size(count):
+    return f"{count // GIB} GiB" if count % GIB == 0 else f"{count // MIB} MiB"
+
+
+def streams(name, count, length, total, **more):
+    keys = [f"streams/{index:08}.bin" for index in range(count)] if count > 1 else ["one/stream.bin"]
+    spec = f"streams:{count}:{total}" if count > 1 else f"one/stream.bin:1:{total}"
+    part = "" if length == total else "first "
+    title = f"one stream, {size(length)}" if count == 1 else f"{count} streams, {part}{size(length)} of each"
+    job = {"kind": "stream", "keys": keys, "workers": count, "length": length}
+    return Work(name, title, "MB/s", [spec], job, **more)
+
+
+def at_random(name, block, workers, count):
+    job = {"kind": "random", "keys": ["one/random.bin"], "workers": workers, "length": GIB}
+    job.update(block=block, count=count, seed=SEED)
+    threads = "1 thread" if workers == 1 else f"{workers} threads"
+    return Work(name, f"random {block // KIB} KiB, {threads}", "reads/s", [f"one/random.bin:1:{GIB}"], job)
+
+
+def small(name, count, workers):
+    keys = [f"small/{index:08}.bin" for index in range(count)]
+    job = {"kind": "files", "keys": keys, "workers": workers, "length": 100 * KIB}
+    how = "in turn" if workers == 1 else f"by {workers} processes"
+    return Work(name, f"{count:,} files of 100 KiB, {how}", "files/s", [f"small:{count}:{100 * KIB}"], job)
+
+
+def cold(name, directory, objects, each, count):
+    """First bytes of files far apart, by name, with nothing listed before."""
+    step = objects // count
+    chosen = [index * step + step // 2 for index in range(count)]
+    random.Random(SEED).shuffle(chosen)
+    job = {"kind": "files", "keys": [f"{directory}/{index:08}.bin" for index in chosen], "workers": 1}
+    job.update(length=4 * KIB)
+    title = f"cold first 4 KiB of {count}, in a directory of {objects:,}"
+    return Work(name, title, "ms", [f"{directory}:{objects}:{each}"], job)
+
+
+def names(name, title, spec, command, count, **more):
+    return Work(name, title, "s", [spec], {"kind": "command", "command": command, "names": count, **more})
+
+
+def works(quick):
+    """All works, in the order of the table."""
+    one = 512 * MIB if quick else 2 * GIB
+    listed = 10_000 if quick else 100_000
+    walked = 100 if quick else 1_000
+    far_apart = 20_000 if quick else 100_000
+    twice = 256 * MIB if quick else one
+    again = streams("again", 1, twice, twice)
+    return [
+        streams("stream", 1, one, one),
+        streams("streams-4", 4, (128 if quick else 512) * MIB, GIB),
+        streams("streams-16", 16, (32 if quick else 128) * MIB, GIB),
+        Work("again", f"the same {size(twice)} read again", "MB/s", again.objects, again.job, before=again.job),
+        at_random("random-64k-1", 64 * KIB, 1, 400),
+        at_random("random-64k-16", 64 * KIB, 16, 8_000),
+        at_random("random-4k-16", 4 * KIB, 16, 32_000),
+        cold("cold-100000", "far", far_apart, MIB, 16 if quick else 50),
+        cold("cold-64", "large", 64, GIB, 16 if quick else 32),
+        small("small-turn", 400, 1),
+        small("small-16", 1_000, 16),
+        names(
+            "find",
+            f"find over {walked:,} directories of 20",
+            f"tree:{walked * 20}:1234:20",
+            ["find", "tree", "-type", "f"],
+            walked * 20,
+        ),
+        names("ls", f"ls -l of {listed:,}", f"names:{listed}:1234", ["ls", "-l", "names"], listed, size=1234),
+    ]
+
+
+# Left out by --quick: 3 minutes are short, and others say nearly the same.
+NOT_QUICK = ("streams-4", "random-64k-1")

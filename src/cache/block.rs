@@ -1,0 +1,242 @@
+//! One block: its memory, and what is known of each sector.
+//!
+//! A sector goes from not held to absent (memory is reserved for it) to claimed (by one `Fill`, its
+//! only writer) to present, and never back from present. Readers touch present sectors only. These
+//! changes happen under the lock, so what a writer wrote before it published a sector is seen by
+//! whoever finds it present: this is what the unsafe code here rests on.
+
+use std::mem::ManuallyDrop;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Status;
+use super::budget::Reservation;
+use super::memory::Memory;
+use super::sectors::{SECTOR, Sectors};
+use crate::s3::{ByteRange, Error};
+use crate::sync::{Mutex, lock, oneshot};
+
+/// How long a failure answers for the bytes that it concerns: the kernel repeats a failed read-ahead
+/// as a read of its own, and one `read(2)` must not pay two deadlines.
+const FAILURE_LASTS: Duration = Duration::from_secs(2);
+
+pub(super) struct Block {
+    /// Given back on drop.
+    memory: ManuallyDrop<Memory>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// For the sectors that are held.
+    reservation: Reservation,
+    held: Sectors,
+    present: Sectors,
+    claimed: Sectors,
+    failure: Option<(Error, Instant)>,
+    waiters: Vec<Waiter>,
+}
+
+/// Somebody who waits until none of these sectors is claimed any more.
+struct Waiter {
+    wanted: Sectors,
+    settled: oneshot::Sender<()>,
+}
+
+impl State {
+    /// Those who can go on, to be told outside the lock.
+    fn settled(&mut self) -> Vec<Waiter> {
+        let claimed = self.claimed;
+        let over = |waiter: &mut Waiter| {
+            waiter.settled.is_closed() || waiter.wanted.and(claimed).is_empty()
+        };
+        self.waiters.extract_if(.., over).collect()
+    }
+}
+
+fn tell(settled: Vec<Waiter>) {
+    for waiter in settled {
+        // Whoever is gone need not know.
+        let _ = waiter.settled.send(());
+    }
+}
+
+impl Block {
+    /// A block of `len` bytes that holds those that `reservation` is for, `part`; see [`Block::lacks`].
+    pub(super) fn new(len: u64, part: ByteRange, reservation: Reservation) -> Self {
+        let held = Sectors::touched(part);
+        let whole = reservation.bytes() == len;
+        let memory = reservation.memories().take(len, whole);
+        reservation.memories().hold(reservation.bytes());
+        Self {
+            memory: ManuallyDrop::new(memory),
+            state: Mutex::new(State {
+                reservation,
+                held,
+                present: Sectors::default(),
+                claimed: Sectors::default(),
+                failure: None,
+                waiters: Vec::new(),
+            }),
+        }
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.memory.len()
+    }
+
+    /// Bytes that it holds.
+    pub(super) fn held(&self) -> u64 {
+        lock(&self.state).reservation.bytes()
+    }
+
+    /// How many bytes must be reserved before `part` can be claimed.
+    pub(super) fn lacks(&self, part: ByteRange) -> u64 {
+        let held = lock(&self.state).held;
+        Sectors::touched(part).without(held).bytes(self.len())
+    }
+
+    /// Holds `part`, too, with a reservation for what it lacked.
+    pub(super) fn hold(&self, part: ByteRange, reservation: Reservation) {
+        reservation.memories().hold(reservation.bytes());
+        let mut state = lock(&self.state);
+        state.held = state.held.or(Sectors::touched(part));
+        state.reservation.join(reservation);
+    }
+
+    pub(super) fn is_being_filled(&self) -> bool {
+        !lock(&self.state).claimed.is_empty()
+    }
+
+    pub(super) fn status(&self, part: ByteRange) -> Status {
+        let wanted = Sectors::touched(part);
+        let state = lock(&self.state);
+        let missing = wanted.without(state.present);
+        if missing.is_empty() {
+            return Status::Present;
+        }
+        if missing.without(state.claimed).is_empty() {
+            return Status::OnTheWay;
+        }
+        match &state.failure {
+            Some((error, until)) if Instant::now() < *until => Status::Failed(error.clone()),
+            _ => Status::Absent,
+        }
+    }
+
+    /// Waits until the status of `part` is not [`Status::OnTheWay`].
+    pub(super) async fn settled(&self, part: ByteRange) -> Status {
+        let wanted = Sectors::touched(part);
+        loop {
+            let settled = {
+                let mut state = lock(&self.state);
+                let on_the_way = wanted.and(state.claimed);
+                (!on_the_way.is_empty()).then(|| {
+                    let (sender, receiver) = oneshot::channel();
+                    state.waiters.push(Waiter {
+                        wanted,
+                        settled: sender,
+                    });
+                    receiver
+                })
+            };
+            match settled {
+                // An error says that the block is gone, which it is not while `self` is here.
+                Some(settled) => drop(settled.await),
+                None => return self.status(part),
+            }
+        }
+    }
+
+    /// Claims the sectors of `part` that are held and absent, as runs of bytes.
+    pub(super) fn claim(&self, part: ByteRange) -> Vec<ByteRange> {
+        let mut state = lock(&self.state);
+        if matches!(&state.failure, Some((_, until)) if Instant::now() < *until) {
+            return Vec::new();
+        }
+        state.failure = None;
+        let wanted = Sectors::touched(part).and(state.held);
+        let absent = wanted.without(state.present).without(state.claimed);
+        state.claimed = state.claimed.or(absent);
+        absent.runs(self.len()).collect()
+    }
+
+    /// Writes into sectors that the caller has claimed, and publishes those that are whole now.
+    /// `whole_from` is where the caller's unpublished bytes begin.
+    ///
+    /// # Safety
+    /// The caller is the `Fill` that claimed every sector of `whole_from..offset + bytes.len()`.
+    pub(super) unsafe fn write(&self, whole_from: u64, offset: u64, bytes: &[u8]) -> u64 {
+        let end = offset + bytes.len() as u64;
+        assert!(end <= self.len(), "a write past the end of a block");
+        let start = usize::try_from(offset).expect("at most BLOCK");
+        // SAFETY: within the allocation (asserted); nobody else writes here (the caller's claim), nobody
+        // reads before the sector is published below.
+        unsafe {
+            let to = self.memory.as_ptr().add(start);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        }
+        let whole_to = if end == self.len() {
+            end
+        } else {
+            end - end % SECTOR
+        };
+        if let Some(whole) = ByteRange::new(whole_from, whole_to) {
+            let sectors = Sectors::touched(whole);
+            let mut state = lock(&self.state);
+            debug_assert!(
+                sectors.without(state.claimed).is_empty(),
+                "written without a claim"
+            );
+            state.claimed = state.claimed.without(sectors);
+            state.present = state.present.or(sectors);
+            let settled = state.settled();
+            drop(state);
+            tell(settled);
+        }
+        whole_to.max(whole_from)
+    }
+
+    /// Gives claimed sectors back as absent, with the failure to remember if there was one.
+    pub(super) fn release(&self, part: ByteRange, failure: Option<&Error>) {
+        let mut state = lock(&self.state);
+        state.claimed = state.claimed.without(Sectors::touched(part));
+        if let Some(error) = failure {
+            state.failure = Some((error.clone(), Instant::now() + FAILURE_LASTS));
+        }
+        let settled = state.settled();
+        drop(state);
+        tell(settled);
+    }
+
+    /// Bytes that are present.
+    pub(super) fn bytes(&self, part: ByteRange) -> &[u8] {
+        let wanted = Sectors::touched(part);
+        let present = lock(&self.state).present;
+        assert!(
+            wanted.without(present).is_empty(),
+            "bytes read before they are present"
+        );
+        assert!(part.end() <= self.len(), "bytes read past the end");
+        let at = |offset| usize::try_from(offset).expect("at most BLOCK");
+        // SAFETY: within the allocation; these sectors are present, so they are initialised, and no one
+        // writes to them as long as the block lives.
+        unsafe {
+            let from = self.memory.as_ptr().add(at(part.start()));
+            std::slice::from_raw_parts(from, at(part.len()))
+        }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: taken once, and not used below.
+        let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
+        let state = self
+            .state
+            .get_mut()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let held = state.reservation.bytes();
+        state.reservation.memories().give(memory, held);
+    }
+}

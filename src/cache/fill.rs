@@ -1,0 +1,125 @@
+//! A run of claimed bytes on its way into its blocks.
+
+use std::collections::VecDeque;
+
+use super::block::Block;
+use crate::s3::{ByteRange, Error};
+use crate::sync::Arc;
+
+/// The one writer of a run of absent bytes. Bytes are pushed in order and serve waiters sector by
+/// sector. When it is dropped, what has not come is absent again, and whoever waits for it fetches
+/// for itself.
+pub struct Fill {
+    /// Where in the object the next byte belongs.
+    position: u64,
+    end: u64,
+    parts: VecDeque<Part>,
+    /// Bytes written to the first part beyond what is published.
+    written: u64,
+}
+
+enum Part {
+    /// What is claimed and not yet published of a block.
+    Claimed(Arc<Block>, ByteRange),
+    /// So many bytes are somebody else's: too few for a request to end before them.
+    Skipped(u64),
+}
+
+impl std::fmt::Debug for Fill {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Fill({}..{})", self.position, self.end)
+    }
+}
+
+impl Fill {
+    pub(super) fn new(position: u64, block: Arc<Block>, part: ByteRange) -> Self {
+        Self {
+            position,
+            end: position + part.len(),
+            parts: VecDeque::from([Part::Claimed(block, part)]),
+            written: 0,
+        }
+    }
+
+    pub(super) fn extend(&mut self, block: Arc<Block>, part: ByteRange) {
+        self.end += part.len();
+        self.parts.push_back(Part::Claimed(block, part));
+    }
+
+    pub(super) fn skip(&mut self, bytes: u64) {
+        if bytes > 0 {
+            self.end += bytes;
+            self.parts.push_back(Part::Skipped(bytes));
+        }
+    }
+
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// What is still to come, as bytes of the object.
+    pub fn rest(&self) -> Option<ByteRange> {
+        ByteRange::new(self.position, self.end)
+    }
+
+    /// Whether some of `range` is to come from here.
+    pub fn touches(&self, range: ByteRange) -> bool {
+        self.position < range.end() && range.start() < self.end
+    }
+
+    /// Takes the next bytes. More than was claimed is cut off.
+    pub fn push(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let Some(first) = self.parts.front_mut() else {
+                return;
+            };
+            let room = match first {
+                Part::Claimed(_, part) => part.len() - self.written,
+                Part::Skipped(left) => *left,
+            };
+            let room = usize::try_from(room).unwrap_or(usize::MAX);
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            let is_over = match first {
+                Part::Claimed(block, part) => {
+                    let offset = part.start() + self.written;
+                    // SAFETY: `part` was claimed for this fill, which is its only writer.
+                    let published = unsafe { block.write(part.start(), offset, now) };
+                    self.written = offset + now.len() as u64 - published;
+                    match ByteRange::new(published, part.end()) {
+                        Some(unpublished) => *part = unpublished,
+                        None => self.written = 0,
+                    }
+                    published == part.end()
+                }
+                Part::Skipped(left) => {
+                    *left -= now.len() as u64;
+                    *left == 0
+                }
+            };
+            if is_over {
+                self.parts.pop_front();
+            }
+            self.position += now.len() as u64;
+            bytes = later;
+        }
+    }
+
+    /// Ends the fill; `error` answers for a moment for the bytes that have not come.
+    pub fn fail(mut self, error: &Error) {
+        self.release(Some(error));
+    }
+
+    fn release(&mut self, failure: Option<&Error>) {
+        for part in self.parts.drain(..) {
+            if let Part::Claimed(block, part) = part {
+                block.release(part, failure);
+            }
+        }
+    }
+}
+
+impl Drop for Fill {
+    fn drop(&mut self) {
+        self.release(None);
+    }
+}

@@ -1,0 +1,230 @@
+//! The memory of blocks.
+//!
+//! To give a mebibyte back to the system and get it anew costs a page fault for each of its pages, so
+//! blocks that are fetched whole hand their memory on, and it lies in huge pages where the system has
+//! them. Blocks of which little is fetched have addresses for all of it, and the system gives memory
+//! for what is written. Blocks of small objects come from the heap.
+
+use std::mem::MaybeUninit;
+use std::ptr::{self, NonNull};
+
+use super::BLOCK;
+use crate::sync::{Mutex, lock};
+
+const BLOCK_LEN: usize = BLOCK as usize;
+/// A huge page of x86-64, and of most others.
+const CHUNK_LEN: usize = 2 * BLOCK_LEN;
+
+/// Addresses that are mapped at once for blocks of which little is fetched.
+const AREA_BLOCKS: usize = 64;
+
+/// The memory of one block, to be given back to its [`Memories`].
+#[derive(Debug)]
+pub(super) struct Memory {
+    at: NonNull<u8>,
+    len: usize,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Shorter than a block.
+    Heap,
+    /// Part of an area in small pages.
+    Sparse,
+    /// Half of a chunk; handed on from block to block.
+    Whole,
+}
+
+impl Memory {
+    pub(super) fn len(&self) -> u64 {
+        self.len as u64
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut u8 {
+        self.at.as_ptr()
+    }
+}
+
+// SAFETY: nobody else has this memory; what is done with it is the block's affair.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+/// All memory of blocks, in use and free.
+#[derive(Debug)]
+pub(super) struct Memories {
+    /// What is held and what is free stay within this.
+    limit: u64,
+    free: Mutex<Free>,
+}
+
+#[derive(Debug, Default)]
+struct Free {
+    /// Bytes that blocks hold.
+    held: u64,
+    /// With pages.
+    warm: Vec<Memory>,
+    /// Addresses only.
+    cold: Vec<Memory>,
+    /// Addresses only, in small pages.
+    sparse: Vec<Memory>,
+}
+
+impl Memories {
+    pub(super) fn new(limit: u64) -> Self {
+        Self {
+            limit,
+            free: Mutex::default(),
+        }
+    }
+
+    /// Notes that `bytes` more are held, and gives free pages back to the system as far as the limit
+    /// asks for it.
+    pub(super) fn hold(&self, bytes: u64) {
+        let mut free = lock(&self.free);
+        free.held += bytes;
+        let most = self.limit.saturating_sub(free.held) / BLOCK;
+        let keep = usize::try_from(most).unwrap_or(usize::MAX);
+        while free.warm.len() > keep {
+            let Some(memory) = free.warm.pop() else { break };
+            give_pages_back(&memory);
+            free.cold.push(memory);
+        }
+    }
+
+    /// Memory for a block of `len` bytes, with whatever content; `whole` if all of it will be held.
+    pub(super) fn take(&self, len: u64, whole: bool) -> Memory {
+        let len = usize::try_from(len).expect("at most BLOCK");
+        if len < BLOCK_LEN {
+            let memory = Box::leak(Box::<[u8]>::new_uninit_slice(len));
+            return Memory {
+                at: NonNull::from(memory).cast(),
+                len,
+                kind: Kind::Heap,
+            };
+        }
+        let mut free = lock(&self.free);
+        if !whole {
+            if free.sparse.is_empty() {
+                free.sparse.extend(map_area());
+            }
+            return free.sparse.pop().expect("an area has blocks");
+        }
+        if let Some(memory) = free.warm.pop().or_else(|| free.cold.pop()) {
+            return memory;
+        }
+        let [first, second] = map_chunk();
+        free.warm.push(second);
+        first
+    }
+
+    /// Takes memory back of which `held` bytes were held.
+    pub(super) fn give(&self, memory: Memory, held: u64) {
+        if memory.kind == Kind::Sparse {
+            give_pages_back(&memory);
+        }
+        let mut free = lock(&self.free);
+        free.held -= held;
+        match memory.kind {
+            Kind::Whole => free.warm.push(memory),
+            Kind::Sparse => free.sparse.push(memory),
+            Kind::Heap => {
+                let slice = NonNull::slice_from_raw_parts(memory.at.cast(), memory.len);
+                // SAFETY: leaked in `take` with this length; taken back once.
+                drop(unsafe { Box::<[MaybeUninit<u8>]>::from_raw(slice.as_ptr()) });
+            }
+        }
+    }
+}
+
+/// The addresses stay.
+fn give_pages_back(free: &Memory) {
+    // SAFETY: free memory, mapped privately, of which nobody expects any content.
+    unsafe { libc::madvise(free.as_ptr().cast(), free.len, libc::MADV_DONTNEED) };
+}
+
+/// Addresses for `len` bytes.
+///
+/// # Panics
+/// When the process may have no more: whoever asked gets an error, and the others live on.
+fn map(len: usize) -> NonNull<u8> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new private mapping, at no particular address.
+    let at = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, -1, 0) };
+    assert_ne!(at, libc::MAP_FAILED, "no addresses left for blocks");
+    NonNull::new(at.cast()).expect("the null page is never mapped")
+}
+
+/// # Safety
+/// `at..at + len` is mapped, and nobody's any more.
+unsafe fn unmap(at: NonNull<u8>, len: usize) {
+    if len > 0 {
+        // SAFETY: the caller's promise.
+        unsafe { libc::munmap(at.as_ptr().cast(), len) };
+    }
+}
+
+/// An area in small pages, so that a page written does not become two mebibytes, as memory for
+/// [`AREA_BLOCKS`] blocks. The system counts areas, and allows some ten thousand to a process.
+fn map_area() -> impl Iterator<Item = Memory> {
+    let area = map(AREA_BLOCKS * BLOCK_LEN);
+    // SAFETY: mapped just now.
+    unsafe {
+        let len = AREA_BLOCKS * BLOCK_LEN;
+        libc::madvise(area.as_ptr().cast(), len, libc::MADV_NOHUGEPAGE);
+    }
+    (0..AREA_BLOCKS).map(move |i| Memory {
+        // SAFETY: within the area.
+        at: unsafe { area.add(i * BLOCK_LEN) },
+        len: BLOCK_LEN,
+        kind: Kind::Sparse,
+    })
+}
+
+/// One aligned chunk, which the system may back with a huge page, as memory for two blocks.
+fn map_chunk() -> [Memory; 2] {
+    let area = map(2 * CHUNK_LEN);
+    let before = area.as_ptr().align_offset(CHUNK_LEN);
+    // SAFETY: within the area, which is two chunks long; what is cut off is nobody's.
+    unsafe {
+        let chunk = area.add(before);
+        unmap(area, before);
+        unmap(chunk.add(CHUNK_LEN), CHUNK_LEN - before);
+        libc::madvise(chunk.as_ptr().cast(), CHUNK_LEN, libc::MADV_HUGEPAGE);
+        [chunk, chunk.add(BLOCK_LEN)].map(|at| Memory {
+            at,
+            len: BLOCK_LEN,
+            kind: Kind::Whole,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// vm.max_map_count is 65,530 by default.
+    #[test]
+    fn many_blocks_in_any_order_are_few_areas() {
+        let memories = Memories::new(1 << 40);
+        let mut blocks: Vec<_> = (0..4096).map(|_| memories.take(BLOCK, false)).collect();
+        for block in &blocks {
+            // SAFETY: within the block.
+            unsafe { block.as_ptr().write(1) };
+        }
+        fastrand::Rng::with_seed(1).shuffle(&mut blocks);
+        memories.hold(4096);
+        for block in blocks.drain(2048..) {
+            memories.give(block, 1);
+        }
+        let again = memories.take(BLOCK, false);
+        // SAFETY: within the block.
+        let byte = unsafe { again.as_ptr().read() };
+        assert_eq!(byte, 0, "the pages were given back");
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("procfs");
+        let areas = maps.lines().count();
+        assert!(areas < 1000, "{areas}");
+    }
+}

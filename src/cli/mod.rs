@@ -1,0 +1,197 @@
+//! What the user typed, made into what the program runs on. No clap type is seen below this module.
+
+mod access;
+mod dash_o;
+mod mount;
+mod places;
+mod tools;
+mod values;
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Subcommand};
+
+use crate::earthdata::Table;
+use crate::log;
+use crate::mount::Config;
+use crate::tools::Tool;
+use mount::MountArgs;
+use tools::ToolArgs;
+
+/// What to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Mount a bucket.
+    Mount(Box<Run>),
+    /// Run a tool, in the foreground.
+    Tool {
+        /// Which one.
+        tool: Box<Tool>,
+        /// Its log.
+        log: log::Settings,
+    },
+}
+
+/// What to mount, and how.
+#[derive(Debug)]
+pub struct Run {
+    /// The mount.
+    pub mount: Config,
+    /// The log.
+    pub log: log::Settings,
+    /// Not in the background.
+    pub foreground: bool,
+}
+
+/// Reads the command line, the environment and the user's table of buckets. Ends the process on
+/// `--help`, `--version` and mistakes, as clap does.
+///
+/// # Errors
+/// A message for the user.
+pub fn read() -> Result<Command, String> {
+    parse(std::env::args_os(), &known_buckets()).unwrap_or_else(|error| error.exit())
+}
+
+/// The user's own table where there is one, and the built-in one.
+fn known_buckets() -> Table {
+    let built_in = Table::built_in();
+    let Some(path) = places::table_of_buckets() else {
+        return built_in;
+    };
+    match Table::read(&path) {
+        Ok(Some(own)) => own.or(built_in),
+        Ok(None) => built_in,
+        Err(error) => {
+            let path = path.display();
+            eprintln!("s3credmount: the table of buckets in {path} is not used: {error}");
+            built_in
+        }
+    }
+}
+
+fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    table: &Table,
+) -> Result<Result<Command, String>, clap::Error> {
+    let command = ToolArgs::augment_subcommands(MountArgs::command())
+        // So that the subcommands need no SOURCE.
+        .args_conflicts_with_subcommands(true)
+        .disable_help_subcommand(true);
+    let takes_value = |name: &str| {
+        let named = |arg: &&clap::Arg| arg.get_long() == Some(name);
+        let arg = command.get_arguments().find(named)?;
+        Some(arg.get_action().takes_values())
+    };
+    let args = dash_o::expand(args, takes_value)
+        .map_err(|message| command.clone().error(ErrorKind::InvalidValue, message))?;
+    let matches = command.try_get_matches_from(args)?;
+    if matches.subcommand_name().is_some() {
+        return Ok(ToolArgs::from_arg_matches(&matches)?.into_command(table));
+    }
+    let run = MountArgs::from_arg_matches(&matches)?.into_run(table);
+    Ok(run.map(|run| Command::Mount(Box::new(run))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(args: &[&str]) -> Result<Config, String> {
+        let all = ["s3credmount", "-o", "foreground"];
+        let all = all.iter().chain(args).map(OsString::from);
+        match parse(all, &Table::built_in()).map_err(|e| e.to_string())?? {
+            Command::Mount(run) => Ok(run.mount),
+            Command::Tool { .. } => Err("a tool".to_owned()),
+        }
+    }
+
+    fn tool(args: &[&str]) -> Result<Tool, String> {
+        let all = ["s3credmount"].iter().chain(args).map(OsString::from);
+        match parse(all, &Table::built_in()).map_err(|e| e.to_string())?? {
+            Command::Tool { tool, .. } => Ok(*tool),
+            Command::Mount(_) => Err("a mount".to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_known_bucket_needs_no_options() {
+        let config = config(&["podaac-ops-cumulus-protected/MUR", "/mnt"]).expect("valid");
+        let credentials = config.credentials.expect("signed");
+        assert_eq!(
+            credentials.endpoint.endpoint,
+            "https://archive.podaac.earthdata.nasa.gov/s3credentials"
+        );
+        assert_eq!(credentials.endpoint.login_host, "urs.earthdata.nasa.gov");
+        assert_eq!(config.s3.region, "us-west-2");
+        assert_eq!(config.source.prefix(), "MUR/");
+        assert_eq!((config.file_mode, config.dir_mode), (0o444, 0o555));
+    }
+
+    #[test]
+    fn an_unknown_bucket_gets_a_hint() {
+        let error = config(&["podaac-ops-cumulus-protectd", "/mnt"]).expect_err("unknown");
+        assert!(error.contains("podaac-ops-cumulus-protected"), "{error}");
+        assert!(error.contains("--credentials-endpoint"), "{error}");
+        let args = [
+            "my-bucket",
+            "/mnt",
+            "--credentials-endpoint",
+            "https://x/s3credentials",
+        ];
+        assert!(config(&args).is_ok());
+    }
+
+    #[test]
+    fn every_option_has_its_environment_variable() {
+        for arg in MountArgs::command().get_arguments() {
+            let id = arg.get_id().as_str();
+            if matches!(id, "help" | "version" | "source" | "mountpoint") {
+                continue;
+            }
+            let expected = format!("S3CREDMOUNT_{}", id.to_uppercase());
+            assert_eq!(arg.get_env().and_then(|e| e.to_str()), Some(&*expected));
+        }
+    }
+
+    #[test]
+    fn a_bucket_that_has_the_name_of_a_tool_is_mounted_as_a_url() {
+        let args = ["--credentials-endpoint", "https://x/s3credentials"];
+        for name in ["credentials", "serve-credentials", "buckets", "check"] {
+            let source = format!("s3://{name}");
+            let mut all = vec![source.as_str(), "/mnt"];
+            all.extend(args);
+            let mount = config(&all).expect("a mount");
+            assert_eq!(mount.source.bucket(), name);
+            // With an option in front it is no command any more, and no bucket either.
+            let error = config(&[name, "/mnt"]).expect_err(name);
+            assert!(error.contains(&source), "{error}");
+        }
+        assert!(matches!(tool(&["buckets", "podaac"]), Ok(Tool::Buckets(_))));
+        let tool = tool(&["credentials", "prod-lads"]).expect("a tool");
+        let Tool::Credentials(credentials) = tool else {
+            panic!("{tool:?}");
+        };
+        let endpoint = credentials.credentials.endpoint.endpoint;
+        assert!(endpoint.contains("laads"), "{endpoint}");
+    }
+
+    #[test]
+    fn credentials_are_served_on_this_machine_only() {
+        for bad in [
+            "0.0.0.0:80",
+            "10.0.0.1:80",
+            "[::]:80",
+            "127.0.0.1",
+            ":80",
+            "host:80",
+        ] {
+            let error = tool(&["serve-credentials", "prod-lads", "--listen", bad]);
+            let error = error.expect_err(bad);
+            assert!(error.contains("127.0.0.1:PORT"), "{error}");
+        }
+        for good in ["127.0.0.1:0", "[::1]:8080"] {
+            assert!(tool(&["serve-credentials", "prod-lads", "--listen", good]).is_ok());
+        }
+    }
+}

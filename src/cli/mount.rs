@@ -1,0 +1,212 @@
+//! What the user typed to mount a bucket.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+
+use super::access::{CredentialArgs, S3Args, absolute};
+use super::places::state_directory;
+use super::tools::ToolArgs;
+use super::{Run, values};
+use crate::earthdata::Table;
+use crate::log;
+use crate::memory;
+use crate::mount::{Config, Source};
+use crate::network::Network;
+
+/// Mounts a NASA Earthdata S3 bucket read-only, with temporary credentials that stay fresh.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+#[command(
+    after_help = "Login: set EARTHDATA_TOKEN, or EARTHDATA_USERNAME and EARTHDATA_PASSWORD, \
+or put `machine urs.earthdata.nasa.gov login NAME password PASSWORD` into ~/.netrc (mode 0600).\n\n\
+Example: s3credmount podaac-ops-cumulus-protected /mnt/data"
+)]
+pub(super) struct MountArgs {
+    /// What to mount: BUCKET, BUCKET/PREFIX or s3://BUCKET/PREFIX
+    source: String,
+
+    /// Where to: an existing, empty directory
+    mountpoint: PathBuf,
+
+    #[command(flatten)]
+    credentials: CredentialArgs,
+
+    /// Send requests unsigned, to a bucket that is public: no login, no credentials
+    #[arg(
+        long,
+        env = "S3CREDMOUNT_NO_SIGN_REQUEST",
+        help_heading = "Credentials"
+    )]
+    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    no_sign_request: bool,
+
+    #[command(flatten)]
+    s3: S3Args,
+
+    /// Stay in the foreground
+    #[arg(short, long, env = "S3CREDMOUNT_FOREGROUND", help_heading = "Mount")]
+    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    foreground: bool,
+
+    /// Let other users of this machine read the mount, as far as the modes allow
+    #[arg(long, env = "S3CREDMOUNT_ALLOW_OTHER", help_heading = "Mount")]
+    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    allow_other: bool,
+
+    /// Owner of all files [default: the mounting user]
+    #[arg(
+        long,
+        value_name = "UID",
+        env = "S3CREDMOUNT_UID",
+        help_heading = "Mount"
+    )]
+    uid: Option<u32>,
+
+    /// Group of all files [default: the mounting user's]
+    #[arg(
+        long,
+        value_name = "GID",
+        env = "S3CREDMOUNT_GID",
+        help_heading = "Mount"
+    )]
+    gid: Option<u32>,
+
+    /// Permission bits of files, octal
+    #[arg(
+        long,
+        value_name = "MODE",
+        env = "S3CREDMOUNT_FILE_MODE",
+        help_heading = "Mount"
+    )]
+    #[arg(default_value = "0444", value_parser = values::mode)]
+    file_mode: u16,
+
+    /// Permission bits of directories, octal
+    #[arg(
+        long,
+        value_name = "MODE",
+        env = "S3CREDMOUNT_DIR_MODE",
+        help_heading = "Mount"
+    )]
+    #[arg(default_value = "0555", value_parser = values::mode)]
+    dir_mode: u16,
+
+    /// Let programs in the bucket be run
+    #[arg(long, env = "S3CREDMOUNT_EXEC", help_heading = "Mount")]
+    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    exec: bool,
+
+    /// Memory for data and names, for instance 2GiB [default: 512MiB or an eighth of the memory
+    /// there is, whichever is smaller]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "S3CREDMOUNT_MEMORY_LIMIT",
+        help_heading = "Caching"
+    )]
+    #[arg(value_parser = values::memory_limit)]
+    memory_limit: Option<u64>,
+
+    /// How long names, sizes and absences are believed: 60s, 2h, 0 (ask each time), inf (for ever)
+    #[arg(long, value_name = "DURATION", env = "S3CREDMOUNT_METADATA_TTL")]
+    #[arg(default_value = "60s", value_parser = values::duration, help_heading = "Caching")]
+    metadata_ttl: Duration,
+
+    /// How long one file operation may take, whatever the network does, in seconds
+    #[arg(long, value_name = "SECONDS", env = "S3CREDMOUNT_OPERATION_TIMEOUT")]
+    #[arg(default_value = "90", value_parser = values::operation_timeout, help_heading = "Caching")]
+    operation_timeout: Duration,
+
+    /// Where to log to [default: stderr in the foreground; in the background syslog where there is
+    /// one, else a file below ~/.local/state/s3credmount]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "S3CREDMOUNT_LOG_FILE",
+        help_heading = "Log"
+    )]
+    log_file: Option<PathBuf>,
+
+    /// How a log line looks: text or json
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "S3CREDMOUNT_LOG_FORMAT",
+        help_heading = "Log"
+    )]
+    #[arg(default_value = "text")]
+    log_format: LogFormat,
+
+    /// Log more; twice: each request
+    #[arg(short, long, action = ArgAction::Count, env = "S3CREDMOUNT_VERBOSE", help_heading = "Log")]
+    verbose: u8,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+impl MountArgs {
+    pub(super) fn into_run(self, table: &Table) -> Result<Run, String> {
+        if ToolArgs::has_subcommand(&self.source) {
+            let name = self.source;
+            return Err(format!(
+                "{name} is a command, and its options stand behind it: s3credmount {name} --help. A \
+                 bucket of that name is mounted as s3://{name}"
+            ));
+        }
+        let source: Source = self.source.parse()?;
+        let credentials = match self.no_sign_request {
+            true => None,
+            false => Some(self.credentials.settings(source.bucket(), table)?),
+        };
+        let destination = match self.log_file {
+            Some(file) => log::Destination::File(absolute(file)?),
+            None if self.foreground => log::Destination::Stderr,
+            None => {
+                let name = format!("{}/{}", source.bucket(), source.prefix());
+                log::Destination::in_background(&state_directory()?, name.trim_end_matches('/'))
+            }
+        };
+        let log = log::Settings {
+            destination,
+            format: match self.log_format {
+                LogFormat::Text => log::Format::Text,
+                LogFormat::Json => log::Format::Json,
+            },
+            level: match self.verbose {
+                0 => log::Level::Info,
+                1 => log::Level::Debug,
+                _ => log::Level::Trace,
+            },
+        };
+        // SAFETY: these calls have no preconditions and cannot fail.
+        let (uid, gid) = unsafe { (libc::getuid(), libc::getgid()) };
+        let mount = Config {
+            mountpoint: self.mountpoint,
+            credentials,
+            s3: self.s3.settings(source.bucket(), table)?,
+            source,
+            network: Network::from_environment()?,
+            exec: self.exec,
+            allow_other: self.allow_other,
+            uid: self.uid.unwrap_or(uid),
+            gid: self.gid.unwrap_or(gid),
+            file_mode: self.file_mode,
+            dir_mode: self.dir_mode,
+            memory_limit: self.memory_limit.unwrap_or_else(memory::default_limit),
+            metadata_ttl: self.metadata_ttl,
+            operation_timeout: self.operation_timeout,
+        };
+        Ok(Run {
+            mount,
+            log,
+            foreground: self.foreground,
+        })
+    }
+}

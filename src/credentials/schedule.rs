@@ -1,0 +1,67 @@
+//! When to refresh, and when to try again: the arithmetic of the manager, without its state.
+
+use std::time::Duration;
+
+/// Of the remaining life of new credentials, the share after which they are renewed.
+const REFRESH_AT: f64 = 0.75;
+/// Renewals are spread over this share of the life before that point.
+const JITTER: f64 = 0.1;
+/// The longest pause between two attempts while nobody waits.
+const IDLE_CAP: Duration = Duration::from_secs(60);
+/// The longest pause while somebody waits.
+const WAITED_FOR_CAP: Duration = Duration::from_secs(3);
+/// The pause after the first failure, before jitter.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// Credentials this near to their end are not used for new requests: the request is signed here and
+/// checked there, some milliseconds to a second later.
+const LONGEST_MARGIN: Duration = Duration::from_secs(5);
+
+/// How long after their arrival to renew credentials that live `remaining`; `random` in [0, 1).
+pub(super) fn refresh_after(remaining: Duration, random: f64) -> Duration {
+    remaining.mul_f64(REFRESH_AT - JITTER * random)
+}
+
+/// How long after their arrival credentials that live `remaining` are renewed at the latest.
+pub(super) fn latest_refresh(remaining: Duration) -> Duration {
+    remaining.mul_f64(REFRESH_AT)
+}
+
+/// How long before their end credentials that live `remaining` are no longer used: a twentieth of the
+/// life, and at most [`LONGEST_MARGIN`].
+pub(super) fn margin(remaining: Duration) -> Duration {
+    (remaining / 20).min(LONGEST_MARGIN)
+}
+
+/// The pause after the `failures`-th failure in a row (from 1 on); `random` in [0, 1).
+pub(super) fn pause(failures: u32, waited_for: bool, random: f64) -> Duration {
+    let cap = if waited_for { WAITED_FOR_CAP } else { IDLE_CAP };
+    let doubled = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    doubled.min(cap).mul_f64(random)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renewal_is_between_65_and_75_percent() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(refresh_after(hour, 0.0), Duration::from_secs(2700));
+        assert_eq!(refresh_after(hour, 1.0), Duration::from_secs(2340));
+    }
+
+    #[test]
+    fn pauses_double_up_to_their_cap() {
+        assert_eq!(pause(1, false, 1.0), Duration::from_millis(250));
+        assert_eq!(pause(4, false, 1.0), Duration::from_secs(2));
+        assert_eq!(pause(30, false, 1.0), Duration::from_secs(60));
+        assert_eq!(pause(u32::MAX, true, 1.0), Duration::from_secs(3));
+        assert_eq!(pause(9, true, 0.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn margins_fit_short_and_long_lives() {
+        assert_eq!(margin(Duration::from_secs(5)), Duration::from_millis(250));
+        assert_eq!(margin(Duration::from_secs(3600)), Duration::from_secs(5));
+    }
+}

@@ -1,0 +1,217 @@
+//! The endpoint as a source for all processes of a user on one host: one of them fetches, the others
+//! take what it got from a file.
+//!
+//! Who wants new credentials names the generation that they are to replace. A file that holds others,
+//! not yet due for renewal, is the answer. If it does not, the lock decides who fetches; the others
+//! look at the file until it has what they want. The lock is free when its holder dies; one that was
+//! stopped, or a file system that does not answer, is waited for a bounded time, and then each is on
+//! its own. Nothing here holds up a thread of the runtime.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::clock::Clock;
+use super::manager::{Fetch, Sharing, Source};
+use super::store::{Entry, Lock, Mark, Record, SharedGrant};
+use crate::earthdata::{Endpoint, Error, Grant, Login};
+use crate::sync::Arc;
+
+/// How long to wait for another process that fetches. A login with all its redirects takes a few
+/// seconds, and a mount gives up after 17.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// Between two looks at the file, at first and in the end.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// A local disk answers in milliseconds.
+const DISK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// An endpoint whose credentials are shared by way of a file.
+pub(super) struct SharedEndpoint {
+    endpoint: Endpoint,
+    sharing: Sharing,
+    clock: Arc<dyn Clock>,
+}
+
+/// What a look at the file found.
+enum Look {
+    /// What is wanted.
+    Found(SharedGrant),
+    /// It is on us to fetch.
+    Ours(Lock, Record),
+    /// Another process fetches.
+    Busy(Record),
+    /// The lock does not work here.
+    Broken(String),
+}
+
+impl SharedEndpoint {
+    pub(super) fn new(endpoint: Endpoint, sharing: Sharing, clock: impl Clock) -> Self {
+        Self {
+            endpoint,
+            sharing,
+            clock: Arc::new(clock),
+        }
+    }
+
+    /// Its `remaining` counts from the moment that it returns on: files take time, too.
+    async fn fetch_shared(&self, replaces: Option<&str>) -> Result<Grant, Error> {
+        let login = self.endpoint.find_login().await?;
+        let login = login.as_ref();
+        let Some(entry) = self.entry(login).await else {
+            return self.endpoint.fetch_as(login).await;
+        };
+        let (lock, record) = match self.wait_for(&entry, replaces).await {
+            Look::Found(shared) => {
+                tracing::info!("another process of this host has fetched credentials");
+                return Ok(shared.grant(self.clock.now()));
+            }
+            Look::Ours(lock, record) => (Some(lock), record),
+            Look::Busy(record) => {
+                tracing::warn!("another process has been fetching credentials for too long");
+                (None, record)
+            }
+            Look::Broken(why) => {
+                tracing::warn!("credentials are not shared: {why}");
+                (None, Record::default())
+            }
+        };
+        let result = self.fetch_as(&entry, record, login, replaces).await;
+        drop(lock);
+        Ok(result?.grant(self.clock.now()))
+    }
+
+    /// The file for `login` in the first directory that can be used.
+    async fn entry(&self, login: Option<&Login>) -> Option<Entry> {
+        let identity = self.endpoint.identity(login);
+        let directories = self.sharing.directories.clone();
+        let open = move || {
+            let mut why = Vec::new();
+            for directory in directories {
+                match Entry::open(&directory, &identity) {
+                    Ok(entry) => return Some(entry),
+                    Err(error) => why.push(error.to_string()),
+                }
+            }
+            if !why.is_empty() {
+                tracing::warn!("credentials are not shared: {}", why.join(", "));
+            }
+            None
+        };
+        on_disk(open).await.flatten()
+    }
+
+    /// Looks until there is something to be done.
+    async fn wait_for(&self, entry: &Entry, replaces: Option<&str>) -> Look {
+        let begin = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let (entry, clock) = (entry.clone(), Arc::clone(&self.clock));
+            let replaces = replaces.map(str::to_owned);
+            let always_fetch = self.sharing.always_fetch;
+            let wanted = move |shared: &SharedGrant| {
+                !always_fetch && shared.is_fresh(replaces.as_deref(), clock.now())
+            };
+            match on_disk(move || look(&entry, wanted)).await {
+                Some(Look::Busy(_)) if begin.elapsed() < LONGEST_WAIT => {}
+                Some(look) => return look,
+                None => return Look::Broken("the file system does not answer".to_owned()),
+            }
+            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Fetches, and tells the others.
+    async fn fetch_as(
+        &self,
+        entry: &Entry,
+        record: Record,
+        login: Option<&Login>,
+        replaces: Option<&str>,
+    ) -> Result<SharedGrant, Error> {
+        // Better than nothing: credentials of another process, though due for renewal.
+        let others = record.grant.clone().filter(|_| !self.sharing.always_fetch);
+        let others = |error| {
+            let living = others.filter(|shared| shared.is_living(replaces, self.clock.now()));
+            living.ok_or(error)
+        };
+        let mark = record.refused.as_ref();
+        if let (Some(login), Some(mark)) = (login, mark)
+            && let Some(refusal) = mark.holds(login.changed(), self.clock.now())
+        {
+            let path = entry.path().display();
+            let hint = format!(
+                ", and if it is right there by now, remove {path}, which says that it was refused"
+            );
+            return others(self.endpoint.refused(login, refusal, &hint));
+        }
+        match self.endpoint.fetch_as(login).await {
+            Ok(grant) => {
+                let shared = SharedGrant::of(&grant, self.clock.now());
+                let news = Record {
+                    grant: Some(shared.clone()),
+                    refused: None,
+                };
+                tell(entry, news).await;
+                Ok(shared)
+            }
+            Err(error) => {
+                if let Some(refusal) = error.refusal() {
+                    let changed = login.and_then(Login::changed);
+                    let news = Record {
+                        grant: record.grant,
+                        refused: Some(Mark::new(refusal, changed, self.clock.now())),
+                    };
+                    tell(entry, news).await;
+                }
+                others(error)
+            }
+        }
+    }
+}
+
+/// Writes `news` for the other processes; without them, each is on its own.
+async fn tell(entry: &Entry, news: Record) {
+    let entry = entry.clone();
+    if let Some(Err(error)) = on_disk(move || entry.write(&news)).await {
+        tracing::warn!("credentials are not shared: {error}");
+    }
+}
+
+impl Source for SharedEndpoint {
+    fn fetch<'a>(&'a self, replaces: Option<&'a str>) -> Fetch<'a> {
+        Box::pin(self.fetch_shared(replaces))
+    }
+
+    fn name(&self) -> &str {
+        self.endpoint.url()
+    }
+}
+
+/// Looks for credentials that are `wanted`, and takes the lock if there are none.
+fn look(entry: &Entry, wanted: impl Fn(&SharedGrant) -> bool) -> Look {
+    let found = |record: &Record| record.grant.clone().filter(&wanted);
+    let record = entry.read();
+    if let Some(shared) = found(&record) {
+        return Look::Found(shared);
+    }
+    match entry.try_lock() {
+        Ok(None) => Look::Busy(record),
+        Err(error) => Look::Broken(error.to_string()),
+        Ok(Some(lock)) => {
+            // Whoever held it before may have just written.
+            let record = entry.read();
+            match found(&record) {
+                Some(shared) => Look::Found(shared),
+                None => Look::Ours(lock, record),
+            }
+        }
+    }
+}
+
+/// Does `work` apart from the runtime's threads; `None` if it takes too long.
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let done = tokio::task::spawn_blocking(work);
+    tokio::time::timeout(DISK_PATIENCE, done).await.ok()?.ok()
+}

@@ -1,0 +1,260 @@
+//! Which login to use: a token file, a netrc, a token, or user and password.
+
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::error::Error;
+use super::netrc::Netrc;
+use super::web::Authority;
+
+/// Files of logins are far smaller; what is larger is something else.
+const MAX_FILE: u64 = 1 << 20;
+/// A home directory on a file server that does not answer must not stop the refresh for ever.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where logins are looked for, in the order of the fields. What was asked for by an option is the
+/// only place that is looked at.
+#[derive(Clone, Debug, Default)]
+pub struct LoginSettings {
+    /// `--token-file`: holds a bearer token of Earthdata Login and nothing else.
+    pub token_file: Option<PathBuf>,
+    /// `--netrc`: must exist and be readable.
+    pub netrc: Option<PathBuf>,
+    /// `EARTHDATA_TOKEN`: a bearer token of Earthdata Login.
+    pub token: Option<SecretString>,
+    /// `EARTHDATA_USERNAME` and `EARTHDATA_PASSWORD`.
+    pub user: Option<(String, SecretString)>,
+    /// `$NETRC`, else `~/.netrc`: may be missing.
+    pub default_netrc: Option<PathBuf>,
+}
+
+/// A way to prove who the user is.
+#[derive(Clone, Debug)]
+pub(super) enum Proof {
+    Token(SecretString),
+    Password {
+        user: String,
+        password: SecretString,
+    },
+}
+
+/// A login and the place that it was found in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Login {
+    pub(super) proof: Proof,
+    /// For messages.
+    pub(super) source: String,
+    /// When the file it came from was last written: one that is saved again, even with the same
+    /// password, may be tried again.
+    pub(super) changed: Option<SystemTime>,
+}
+
+impl PartialEq for Proof {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Token(a), Self::Token(b)) => a.expose_secret() == b.expose_secret(),
+            (
+                Self::Password { user, password },
+                Self::Password {
+                    user: other_user,
+                    password: other_password,
+                },
+            ) => user == other_user && password.expose_secret() == other_password.expose_secret(),
+            _ => false,
+        }
+    }
+}
+
+/// What it is and where it was found; nothing secret.
+impl fmt::Display for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.proof {
+            Proof::Token(_) => write!(f, "a token from {}", self.source),
+            Proof::Password { user, .. } => {
+                write!(f, "the password of {user} from {}", self.source)
+            }
+        }
+    }
+}
+
+impl Login {
+    /// The user's name, where it is known.
+    pub(super) fn user(&self) -> &str {
+        match &self.proof {
+            Proof::Password { user, .. } => user,
+            Proof::Token(_) => "",
+        }
+    }
+
+    /// When the file that it came from was last written; `None` if it came from elsewhere.
+    pub fn changed(&self) -> Option<SystemTime> {
+        self.changed
+    }
+}
+
+impl LoginSettings {
+    /// The first login there is for `host`. Files are read anew at each call, so that a change is
+    /// seen at the next refresh; that happens apart from the runtime's own threads.
+    ///
+    /// # Errors
+    /// [`Error::LoginFile`] where a file exists and cannot be used, or was asked for and is missing.
+    pub(super) async fn find(&self, host: &Authority) -> Result<Option<Login>, Error> {
+        let (settings, host) = (self.clone(), host.clone());
+        let find = tokio::task::spawn_blocking(move || settings.find_now(&host));
+        match tokio::time::timeout(READ_TIMEOUT, find).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(panicked)) => Err(self.unreadable(&panicked.to_string())),
+            Err(_) => Err(self.unreadable("the file system does not answer")),
+        }
+    }
+
+    fn unreadable(&self, why: &str) -> Error {
+        Error::LoginFile {
+            path: self.places(),
+            why: why.to_owned(),
+        }
+    }
+
+    fn find_now(&self, host: &Authority) -> Result<Option<Login>, Error> {
+        if let Some(path) = &self.token_file {
+            return from_token_file(path).map(Some);
+        }
+        if let Some(path) = &self.netrc {
+            return from_netrc(path, host);
+        }
+        let elsewhere = |proof, source: &str| Login {
+            proof,
+            source: source.to_owned(),
+            changed: None,
+        };
+        if let Some(token) = &self.token {
+            let proof = Proof::Token(token.clone());
+            check_token(token, "EARTHDATA_TOKEN")?;
+            return Ok(Some(elsewhere(proof, "EARTHDATA_TOKEN")));
+        }
+        if let Some((user, password)) = &self.user {
+            let proof = Proof::Password {
+                user: user.clone(),
+                password: password.clone(),
+            };
+            let source = "EARTHDATA_USERNAME and EARTHDATA_PASSWORD";
+            return Ok(Some(elsewhere(proof, source)));
+        }
+        match &self.default_netrc {
+            Some(path) if !matches!(path.try_exists(), Ok(false)) => from_netrc(path, host),
+            _ => Ok(None),
+        }
+    }
+
+    /// The places that are looked at, for messages.
+    pub(super) fn places(&self) -> String {
+        if let Some(path) = self.token_file.as_ref().or(self.netrc.as_ref()) {
+            return path.display().to_string();
+        }
+        let netrc = self.default_netrc.as_ref().map_or_else(
+            || "no netrc file, because HOME is not set".to_owned(),
+            |path| path.display().to_string(),
+        );
+        format!("EARTHDATA_TOKEN, EARTHDATA_USERNAME with EARTHDATA_PASSWORD, {netrc}")
+    }
+}
+
+/// A bearer token as people keep it: with the line's end, or with the word of the header that it
+/// goes into.
+pub fn bare_token(text: &str) -> SecretString {
+    let text = text.trim();
+    let token = text.strip_prefix("Bearer ").unwrap_or(text);
+    token.trim().to_owned().into()
+}
+
+fn from_token_file(path: &Path) -> Result<Login, Error> {
+    let (text, changed) = read_text(path)?;
+    let token = bare_token(text.expose_secret());
+    check_token(&token, &path.to_string_lossy())?;
+    Ok(Login {
+        proof: Proof::Token(token),
+        source: path.display().to_string(),
+        changed,
+    })
+}
+
+/// Whether it can stand in a header.
+fn check_token(token: &SecretString, place: &str) -> Result<(), Error> {
+    let token = token.expose_secret();
+    let is_token = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
+    is_token.then_some(()).ok_or_else(|| Error::LoginFile {
+        path: place.to_owned(),
+        why: "there should be one token of Earthdata Login and nothing else".to_owned(),
+    })
+}
+
+fn from_netrc(path: &Path, host: &Authority) -> Result<Option<Login>, Error> {
+    let (text, changed) = read_text(path)?;
+    let netrc = Netrc::parse(text.expose_secret()).map_err(|e| unusable(path, e.to_string()))?;
+    let found = netrc.find(&[host.as_str(), host.host()]);
+    Ok(found.map(|(user, password)| Login {
+        proof: Proof::Password { user, password },
+        source: path.display().to_string(),
+        changed,
+    }))
+}
+
+fn read_text(path: &Path) -> Result<(SecretString, Option<SystemTime>), Error> {
+    let read = || {
+        let file = std::fs::File::open(path)?;
+        let changed = file.metadata()?.modified().ok();
+        let mut bytes = Vec::new();
+        file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+        Ok((bytes, changed))
+    };
+    let (bytes, changed) = read().map_err(|e: std::io::Error| unusable(path, e.to_string()))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(unusable(path, "it is larger than 1 MiB".to_owned()));
+    }
+    let text = String::from_utf8(bytes);
+    let text = text.map_err(|_| unusable(path, "it is not UTF-8 text".to_owned()))?;
+    Ok((text.into(), changed))
+}
+
+fn unusable(path: &Path, why: String) -> Error {
+    Error::LoginFile {
+        path: path.display().to_string(),
+        why,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_taken_as_people_paste_them() {
+        for text in ["abc", " abc\n", "Bearer abc", "Bearer  abc\r\n"] {
+            assert_eq!(bare_token(text).expose_secret(), "abc", "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_login_does_not_show_its_secrets() {
+        let password = Proof::Password {
+            user: "ada".to_owned(),
+            password: "hunter2".into(),
+        };
+        for proof in [password, Proof::Token("hunter2".into())] {
+            let login = Login {
+                proof,
+                source: "here".to_owned(),
+                changed: None,
+            };
+            let shown = format!("{login:?}");
+            assert!(
+                !shown.contains("hunter2") && shown.contains("here"),
+                "{shown}"
+            );
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The HTTP protocol of Earthdata: `/s3credentials`, Earthdata Login, netrc, and the bucket table
+//! with the sweep of CMR that renews it.
+//!
+//! One [`Endpoint`] stands for one `/s3credentials` URL. [`Endpoint::fetch`] goes through the login
+//! as often as it must and answers with a [`Grant`], or with an [`Error`] whose text tells a user
+//! what to do. It keeps nothing but the cookies of the login and the mark of a rejected password;
+//! to keep credentials fresh is the business of [`crate::credentials`].
+//!
+//! Sources of the protocol facts: asfadmin/thin-egress-app (TEA), nasa/cumulus and
+//! nasa/cumulus-distribution-api (Cumulus).
+
+mod answer;
+mod cmr;
+mod dance;
+mod endpoint;
+mod error;
+mod login;
+mod netrc;
+mod refusal;
+mod registry;
+mod sweep;
+mod table_file;
+mod web;
+
+pub use answer::Grant;
+pub use cmr::{CMR, CmrError, Sweep, sweep};
+pub use endpoint::{Endpoint, Settings};
+pub use error::Error;
+pub use login::{Login, LoginSettings, bare_token};
+pub use netrc::{Netrc, NetrcError};
+pub use refusal::Refusal;
+pub use registry::{BucketRow, Table, login_host_for};

@@ -1,0 +1,349 @@
+//! The file system as plain async functions: lookup, readdir, open, read. It joins namespace and
+//! reader, and has no idea of FUSE; paths are inode numbers, errors are typed.
+//!
+//! Futures of operations that memory can answer are ready at their first poll.
+
+mod along;
+mod directory;
+mod handles;
+mod siblings;
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::time::{Duration, SystemTime};
+
+use along::Along;
+use directory::OpenDirectory;
+use handles::Handles;
+use siblings::Siblings;
+
+use crate::cache::Slice;
+use crate::namespace::{Answer, Dir, Entry, Namespace, Node, Revision, looks_like_a_file};
+use crate::reader::{OpenObject, Reader};
+use crate::request::Request;
+use crate::s3::{self, ObjectVersion};
+use crate::sync::{Arc, Mutex, lock};
+
+/// Why an operation failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// No such name.
+    #[error("no such file or directory")]
+    NotFound,
+    /// A directory was needed.
+    #[error("not a directory")]
+    NotADirectory,
+    /// A file was needed.
+    #[error("is a directory")]
+    IsADirectory,
+    /// A component of more than 255 bytes.
+    #[error("name too long")]
+    NameTooLong,
+    /// A handle that is not open, or an inode that was forgotten.
+    #[error("bad handle")]
+    BadHandle,
+    /// What S3 said.
+    #[error(transparent)]
+    Storage(#[from] s3::Error),
+}
+
+/// The extended attributes of files.
+const ATTRIBUTES: [&str; 5] = [
+    "user.s3.bucket",
+    "user.s3.etag",
+    "user.s3.key",
+    "user.s3.last-modified",
+    "user.s3.storage-class",
+];
+
+/// What all inodes have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Ownership {
+    /// Of files and directories.
+    pub uid: u32,
+    /// Of files and directories.
+    pub gid: u32,
+    /// Permission bits of files.
+    pub file_mode: u16,
+    /// Permission bits of directories.
+    pub dir_mode: u16,
+    /// The time of directories, of which S3 knows none.
+    pub mounted: SystemTime,
+}
+
+/// What the kernel may do with the pages of a directory that it opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// Keep nothing.
+    Forget,
+    /// Forget what it has, and keep what it reads.
+    Renew,
+    /// Use what it has: that is still true.
+    Use,
+}
+
+/// Called with a directory's inode number and a name in it, when the object there was replaced.
+type OnChange = Box<dyn Fn(NonZeroU64, String) + Send + Sync>;
+
+/// One mounted bucket.
+pub struct Fs {
+    namespace: Arc<Namespace>,
+    reader: Arc<Reader>,
+    ownership: Ownership,
+    files: Handles<OpenObject>,
+    directories: Handles<OpenDirectory>,
+    siblings: Siblings,
+    /// Of which listing the kernel has the pages, by inode number.
+    kernel_has: Mutex<HashMap<u64, Revision>>,
+    along: Along,
+    on_change: std::sync::OnceLock<OnChange>,
+}
+
+impl std::fmt::Debug for Fs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fs").finish_non_exhaustive()
+    }
+}
+
+impl Fs {
+    /// The file system over `namespace` and `reader`, which share one bucket.
+    pub fn new(namespace: Namespace, reader: Arc<Reader>, ownership: Ownership) -> Self {
+        Self {
+            namespace: Arc::new(namespace),
+            reader,
+            ownership,
+            files: Handles::default(),
+            directories: Handles::default(),
+            siblings: Siblings::default(),
+            kernel_has: Mutex::default(),
+            along: Along::default(),
+            on_change: std::sync::OnceLock::new(),
+        }
+    }
+
+    /// Sets, once, who is told of names whose object was replaced. It must not block.
+    pub fn set_on_change(&self, on_change: impl Fn(NonZeroU64, String) + Send + Sync + 'static) {
+        // A second call would be a mistake of the mount code, and changes nothing.
+        let _ = self.on_change.set(Box::new(on_change));
+    }
+
+    /// Uid, gid, modes and time of all inodes.
+    pub fn ownership(&self) -> &Ownership {
+        &self.ownership
+    }
+
+    /// Files and directories that are open.
+    pub fn open_handles(&self) -> usize {
+        self.files.len() + self.directories.len()
+    }
+
+    /// What `name` in the directory `parent` stands for. The caller remembers the node with
+    /// [`Fs::remember`] if it passes it on to the kernel.
+    ///
+    /// # Errors
+    /// [`Error::NotADirectory`], [`Error::NameTooLong`], [`Error::BadHandle`], and as S3 says.
+    pub async fn lookup(
+        &self,
+        parent: u64,
+        name: &str,
+        request: &Request,
+    ) -> Result<Answer, Error> {
+        if name.len() > 255 {
+            return Err(Error::NameTooLong);
+        }
+        let dir = self.directory(parent)?;
+        if let Some(answer) = self.namespace.known(&dir, name) {
+            return Ok(answer);
+        }
+        let is_read_next = looks_like_a_file(name) && self.along.spend();
+        let first = is_read_next.then(|| {
+            let key = format!("{}{name}", dir.prefix);
+            self.reader.fetch_by_name(key, *request)
+        });
+        let answer = self.namespace.lookup(&dir, name, request).await?;
+        if let Some(Node::File(version)) = &answer.node {
+            self.along.asked(version.number);
+            if let Some(first) = first {
+                self.reader.adopt(version, first).await;
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Notes that the kernel knows `node` once more.
+    pub fn remember(&self, node: &Node) {
+        self.namespace.inodes().remember(node);
+    }
+
+    /// Notes that the kernel gave back `lookups` of an inode.
+    pub fn forget(&self, inode: u64, lookups: u64) {
+        lock(&self.kernel_has).remove(&inode);
+        self.namespace.inodes().forget(inode, lookups);
+    }
+
+    /// The node of an inode that the kernel remembers.
+    ///
+    /// # Errors
+    /// [`Error::BadHandle`] if it does not.
+    pub fn node(&self, inode: u64) -> Result<Node, Error> {
+        self.namespace.inodes().get(inode).ok_or(Error::BadHandle)
+    }
+
+    fn directory(&self, inode: u64) -> Result<Arc<Dir>, Error> {
+        match self.node(inode)? {
+            Node::Directory(dir) => Ok(dir),
+            Node::File(_) => Err(Error::NotADirectory),
+        }
+    }
+
+    /// Opens a file; sends nothing.
+    ///
+    /// # Errors
+    /// [`Error::IsADirectory`], [`Error::BadHandle`]; [`s3::Error::Archived`] if it cannot be read.
+    pub fn open(&self, inode: u64) -> Result<u64, Error> {
+        match self.node(inode)? {
+            Node::File(version) if version.meta.storage.is_archived() => {
+                Err(s3::Error::Archived.into())
+            }
+            Node::File(version) => Ok(self.files.insert(self.reader.open(version))),
+            Node::Directory(_) => Err(Error::IsADirectory),
+        }
+    }
+
+    /// Up to `len` bytes from `offset` on, fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// As S3 says; when the object was replaced, its name is forgotten and told of as well.
+    pub async fn read(
+        &self,
+        handle: u64,
+        offset: u64,
+        len: u64,
+        request: &Request,
+    ) -> Result<Slice, Error> {
+        let file = self.files.get(handle).ok_or(Error::BadHandle)?;
+        if offset == 0 && file.is_untouched() {
+            self.along.read(file.object().number);
+            self.fetch_siblings(file.object(), len);
+        }
+        let read = file.read(offset, len, request).await;
+        if let Err(s3::Error::Changed | s3::Error::NotFound) = &read {
+            let gone = self.namespace.forget_version(file.object());
+            if let (Some((parent, name)), Some(tell)) = (gone, self.on_change.get()) {
+                tell(parent, name);
+            }
+        }
+        read.map_err(|error| match error {
+            // It was there when it was opened.
+            s3::Error::NotFound => s3::Error::Changed.into(),
+            error => error.into(),
+        })
+    }
+
+    /// Fetches of the files that are probably read after `object` what a first read of `len` bytes
+    /// needs.
+    fn fetch_siblings(&self, object: &ObjectVersion, len: u64) {
+        let after = |key: &str, most| self.namespace.files_after(key, most);
+        for sibling in self.siblings.read(&object.key, after) {
+            self.reader.fetch_first(sibling, len);
+        }
+    }
+
+    /// The key of an open file, for messages.
+    pub fn key(&self, handle: u64) -> Option<Arc<str>> {
+        Some(Arc::clone(&self.files.get(handle)?.object().key))
+    }
+
+    /// Closes a file.
+    pub fn release(&self, handle: u64) {
+        self.files.remove(handle);
+    }
+
+    /// The names of the extended attributes of an inode.
+    ///
+    /// # Errors
+    /// [`Error::BadHandle`].
+    pub fn attribute_names(&self, inode: u64) -> Result<&'static [&'static str], Error> {
+        Ok(match self.node(inode)? {
+            Node::File(_) => &ATTRIBUTES,
+            Node::Directory(_) => &[],
+        })
+    }
+
+    /// The value of an extended attribute, if the inode has one of that name.
+    ///
+    /// # Errors
+    /// [`Error::BadHandle`].
+    pub fn attribute(&self, inode: u64, name: &str) -> Result<Option<String>, Error> {
+        let Node::File(version) = self.node(inode)? else {
+            return Ok(None);
+        };
+        let meta = &version.meta;
+        Ok(Some(match name {
+            "user.s3.bucket" => self.namespace.bucket().to_owned(),
+            "user.s3.key" => version.key.to_string(),
+            "user.s3.etag" => meta.etag.as_str().to_owned(),
+            "user.s3.storage-class" => meta.storage.class().to_owned(),
+            "user.s3.last-modified" => {
+                humantime::format_rfc3339_seconds(meta.last_modified).to_string()
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Forgets all that is known of names. Returns the names that the kernel may still know, each with
+    /// the inode number of its directory.
+    pub fn forget_names(&self) -> Vec<(NonZeroU64, String)> {
+        lock(&self.kernel_has).clear();
+        self.namespace.forget_all()
+    }
+
+    /// Opens a directory; sends nothing.
+    ///
+    /// # Errors
+    /// [`Error::NotADirectory`], [`Error::BadHandle`].
+    pub fn open_directory(&self, inode: u64) -> Result<(u64, Pages), Error> {
+        let dir = self.directory(inode)?;
+        let revision = self.namespace.whole(&dir);
+        let mut kernel_has = lock(&self.kernel_has);
+        let pages = if !self.namespace.is_believed_for_a_while() {
+            Pages::Forget
+        } else if revision.is_some() && kernel_has.get(&inode) == revision.as_ref() {
+            Pages::Use
+        } else {
+            kernel_has.remove(&inode);
+            Pages::Renew
+        };
+        drop(kernel_has);
+        let open = OpenDirectory::new(&self.namespace, dir, pages != Pages::Forget);
+        Ok((self.directories.insert(open), pages))
+    }
+
+    /// Hands the entries of an open directory to `take`, from the `skip`-th on, until it answers
+    /// false or there are no more. `skip` 0 after other reads lists anew, as `rewinddir` does.
+    ///
+    /// # Errors
+    /// As S3 says, if not one entry could be handed out.
+    pub async fn read_directory(
+        &self,
+        handle: u64,
+        skip: usize,
+        request: &Request,
+        take: impl FnMut(&Entry, Duration) -> bool,
+    ) -> Result<(), Error> {
+        let open = self.directories.get(handle).ok_or(Error::BadHandle)?;
+        let at_end = open.read(&self.namespace, skip, request, take).await?;
+        if at_end
+            && open.is_kept
+            && let Some(revision) = self.namespace.whole(&open.dir)
+        {
+            lock(&self.kernel_has).insert(open.dir.number.get(), revision);
+        }
+        Ok(())
+    }
+
+    /// Closes a directory.
+    pub fn release_directory(&self, handle: u64) {
+        self.directories.remove(handle);
+    }
+}

@@ -1,0 +1,187 @@
+//! The log: one line for each thing that an administrator wants to see, to stderr, a file or syslog.
+//!
+//! Lines go through a bounded queue to a thread that writes them, so a slow disk delays no read, and
+//! a full or broken one loses lines and nothing else. Warnings and errors with one cause are folded
+//! ([`fold`]). Only this program's own events are logged: those of the HTTP crates may hold headers
+//! with secrets.
+
+mod fold;
+mod syslog;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use syslog::Syslog;
+
+/// Lines that may wait for the disk; more are dropped.
+const QUEUE: usize = 10_000;
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// What goes wrong.
+    Warn,
+    /// What an administrator wants to see.
+    Info,
+    /// What happens inside.
+    Debug,
+    /// Each request.
+    Trace,
+}
+
+/// Where lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Standard error.
+    Stderr,
+    /// A file, which is appended to, and made with mode 0600.
+    File(PathBuf),
+    /// The syslog socket, which the journal listens on as well.
+    Syslog,
+}
+
+/// What to log, how and where to.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to.
+    pub destination: Destination,
+    /// How.
+    pub format: Format,
+    /// How much.
+    pub level: Level,
+}
+
+impl Destination {
+    /// Where lines go in the background if the user says nothing: to syslog where there is one, else
+    /// to `MOUNT.log` in `state`, the user's state directory.
+    pub fn in_background(state: &Path, mount: &str) -> Self {
+        if Path::new(syslog::SOCKET).exists() {
+            return Self::Syslog;
+        }
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        let name: String = mount
+            .chars()
+            .map(|c| if allowed(c) { c } else { '-' })
+            .collect();
+        Self::File(state.join("s3credmount").join(format!("{name}.log")))
+    }
+}
+
+/// As a greeting tells it.
+impl std::fmt::Display for Destination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stderr => f.write_str("standard error"),
+            Self::File(path) => path.display().fmt(f),
+            Self::Syslog => f.write_str("syslog (journalctl -t s3credmount)"),
+        }
+    }
+}
+
+/// Keeps the log going; when dropped, what waits is written.
+#[must_use]
+pub struct Guard {
+    _writer: WorkerGuard,
+}
+
+/// Starts logging, and threads for it.
+///
+/// # Errors
+/// When the destination cannot be opened, or logging was started before.
+pub fn start(settings: &Settings) -> Result<Guard, String> {
+    let unusable = |error: io::Error| format!("cannot log to {}: {error}", settings.destination);
+    let mut ansi = false;
+    let mut timed = true;
+    let sink: Box<dyn Write + Send> = match &settings.destination {
+        Destination::Stderr => {
+            ansi = io::stderr().is_terminal();
+            Box::new(io::stderr())
+        }
+        Destination::File(path) => Box::new(open(path).map_err(unusable)?),
+        Destination::Syslog => {
+            timed = false;
+            Box::new(Syslog::connect().map_err(unusable)?)
+        }
+    };
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(QUEUE)
+        .lossy(true)
+        .thread_name("s3credmount-log")
+        .finish(sink);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .with_ansi(ansi)
+        .with_target(false)
+        .log_internal_errors(false);
+    let lines = match (settings.format, timed) {
+        (Format::Json, _) => lines.json().boxed(),
+        (Format::Text, true) => lines.boxed(),
+        (Format::Text, false) => lines.without_time().boxed(),
+    };
+    let level = match settings.level {
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    };
+    tracing_subscriber::registry()
+        .with(EnvFilter::new(format!("off,s3credmount={level}")))
+        .with(lines.with_filter(fold::Fold::start()))
+        .try_init()
+        .map_err(|error| format!("cannot start the log: {error}"))?;
+    log_panics();
+    Ok(Guard { _writer: guard })
+}
+
+/// Appends to `path`; makes it for its owner's eyes only, and its directory, too.
+fn open(path: &Path) -> io::Result<File> {
+    if let Some(directory) = path.parent() {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+    }
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+}
+
+/// A panic is a bug that one operation pays for; its place must be found afterwards.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = std::backtrace::Backtrace::force_capture();
+        tracing::error!("a bug in s3credmount: {panic}\n{backtrace}");
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_log_files_are_plain() {
+        let destination = Destination::in_background(Path::new("/state"), "bucket/x y");
+        if destination != Destination::Syslog {
+            let expected = PathBuf::from("/state/s3credmount/bucket-x-y.log");
+            assert_eq!(destination, Destination::File(expected));
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The program: reads what to run, runs it here or in the background, and turns the result into an
+//! exit status.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use s3credmount::cli::{self, Command, Run};
+use s3credmount::mount::{self, Launcher};
+use s3credmount::tools::{self, Tool};
+use s3credmount::{background, log, process};
+
+fn main() -> ExitCode {
+    process::protect_secrets();
+    process::tame_the_allocator();
+    let result = match cli::read() {
+        Err(message) => Err(message),
+        Ok(Command::Tool { tool, log }) => use_tool(&tool, &log),
+        Ok(Command::Mount(run)) if run.foreground => work(&run, &Terminal::new(&run)),
+        Ok(Command::Mount(run)) => return background::run(|shell| work(&run, shell)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("s3credmount: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(run: &Run, launcher: &dyn Launcher) -> Result<(), String> {
+    let _log = log::start(&run.log)?;
+    let destination = run.log.destination.to_string();
+    mount::run(&run.mount, &destination, launcher).map_err(|error| error.to_string())
+}
+
+fn use_tool(tool: &Tool, log: &log::Settings) -> Result<(), String> {
+    let _log = log::start(log)?;
+    tools::run(tool)
+}
+
+/// The terminal, or whatever standard streams there are in the foreground. Whoever started this may
+/// have gone, and taken them along: the mount goes on.
+struct Terminal {
+    /// What is to be noticed is in the log as well.
+    shows_log: bool,
+}
+
+impl Terminal {
+    fn new(run: &Run) -> Self {
+        Self {
+            shows_log: run.log.destination == log::Destination::Stderr,
+        }
+    }
+}
+
+impl Launcher for Terminal {
+    fn notice(&self, text: &str) {
+        if !self.shows_log {
+            let _ = writeln!(io::stderr(), "s3credmount: {text}");
+        }
+    }
+
+    fn ready(&self, greeting: &str) -> io::Result<()> {
+        let _ = writeln!(io::stdout(), "{greeting}");
+        Ok(())
+    }
+}

@@ -1,0 +1,94 @@
+//! How much memory there is for this process: the machine's, or less where a cgroup says so, as
+//! batch systems and containers do.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const MIB: u64 = 1 << 20;
+/// The default when there is plenty.
+const PLENTY: u64 = 512 * MIB;
+
+/// The default of `--memory-limit`: the smaller of 512 MiB and an eighth of the memory there is.
+pub(crate) fn default_limit() -> u64 {
+    let machine = fs::read_to_string("/proc/meminfo").ok();
+    let machine = machine.as_deref().and_then(total);
+    let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = limit_files(&cgroups, Path::new("/sys/fs/cgroup"))
+        .into_iter()
+        .filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
+    let least = limits.chain(machine).min();
+    PLENTY.min(least.unwrap_or(8 * PLENTY) / 8)
+}
+
+/// `MemTotal` of /proc/meminfo, in bytes.
+fn total(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// The files that may hold a limit for the cgroups of /proc/self/cgroup (cgroups(7)): those of the
+/// cgroup itself and of all above it, version 2 and 1.
+fn limit_files(cgroups: &str, mounted_at: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for line in cgroups.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(path)) =
+            (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        let (top, file) = if controllers.is_empty() {
+            (mounted_at.to_owned(), "memory.max")
+        } else if controllers.split(',').any(|c| c == "memory") {
+            (mounted_at.join("memory"), "memory.limit_in_bytes")
+        } else {
+            continue;
+        };
+        let below = top.join(path.trim_start_matches('/'));
+        let chain = below.ancestors().take_while(|dir| dir.starts_with(&top));
+        files.extend(chain.map(|dir| dir.join(file)));
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn meminfo_is_in_kib() {
+        let text = "MemTotal:       24576000 kB\nMemFree:  1 kB\n";
+        assert_eq!(total(text), Some(24_576_000 * 1024));
+        assert_eq!(total("nothing"), None);
+    }
+
+    #[test]
+    fn every_cgroup_up_to_the_top_may_limit() {
+        let at = Path::new("/cg");
+        let files = |text| limit_files(text, at);
+        assert_eq!(
+            files("0::/job/step\n"),
+            [
+                "/cg/job/step/memory.max",
+                "/cg/job/memory.max",
+                "/cg/memory.max"
+            ]
+            .map(PathBuf::from)
+        );
+        assert_eq!(
+            files("7:cpu:/x\n9:memory:/slurm\n"),
+            [
+                "/cg/memory/slurm/memory.limit_in_bytes",
+                "/cg/memory/memory.limit_in_bytes"
+            ]
+            .map(PathBuf::from)
+        );
+    }
+
+    #[test]
+    fn the_default_is_at_most_512_mib() {
+        let limit = default_limit();
+        assert!(limit > 0 && limit <= PLENTY);
+    }
+}

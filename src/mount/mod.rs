@@ -1,0 +1,376 @@
+//! A mount from begin to end: check the mountpoint, get credentials, ask the bucket, build the stack
+//! bottom-up, run the FUSE session, and unmount on a signal.
+//!
+//! Everything that can be wrong is found out before the mount appears: a program must never see an
+//! empty directory where data was due.
+
+mod mountpoint;
+mod probe;
+mod source;
+mod target;
+mod trial;
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{INodeNo, MountOption, Notifier, Session, SessionACL};
+use sd_notify::NotifyState;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+pub use mountpoint::MountpointError;
+pub use source::Source;
+pub use target::{Target, hint};
+pub use trial::try_mount;
+
+use mountpoint::Mountpoint;
+
+use crate::credentials::{self, Manager};
+use crate::earthdata;
+use crate::fs::{Fs, Ownership};
+use crate::fuse::Adapter;
+use crate::namespace::Namespace;
+use crate::network::Network;
+use crate::process::Signals;
+use crate::reader::Reader;
+use crate::s3::{self, S3};
+use crate::sync::Arc;
+
+/// How long a mount tries to get its first credentials: together with the first answer of the bucket
+/// less than the 30 s within which it says that it cannot.
+const FIRST_CREDENTIALS: Duration = Duration::from_secs(17);
+/// After so long without credentials, the user is told what is being waited for.
+const SLOW: Duration = Duration::from_secs(3);
+/// How long files that are still open keep a process that was told to end.
+const OPEN_FILES_KEEP: Duration = Duration::from_secs(5);
+/// Metadata's share of the memory limit is one in this many; blocks have the rest.
+const METADATA_SHARE: u64 = 4;
+
+/// What a mount runs on.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What to mount.
+    pub source: Source,
+    /// Where to.
+    pub mountpoint: PathBuf,
+    /// Where credentials come from; `None` to send requests unsigned, to public buckets.
+    pub credentials: Option<credentials::Settings>,
+    /// Where the bucket is.
+    pub s3: s3::Settings,
+    /// Certificates and the like, for both HTTP stacks.
+    pub network: Network,
+    /// Let programs in the bucket be run.
+    pub exec: bool,
+    /// Let other users in.
+    pub allow_other: bool,
+    /// Owner of all files.
+    pub uid: u32,
+    /// Group of all files.
+    pub gid: u32,
+    /// Permission bits of files.
+    pub file_mode: u16,
+    /// Permission bits of directories.
+    pub dir_mode: u16,
+    /// Bytes for data and names.
+    pub memory_limit: u64,
+    /// How long names are believed.
+    pub metadata_ttl: Duration,
+    /// How long one file operation may take.
+    pub operation_timeout: Duration,
+}
+
+/// Who waits for the mount, and is told how it goes.
+pub trait Launcher {
+    /// Tells of a delay.
+    fn notice(&self, text: &str);
+    /// Tells that the mount can be used.
+    ///
+    /// # Errors
+    /// When nobody waits for it any more: it is unmounted then.
+    fn ready(&self, greeting: &str) -> io::Result<()>;
+}
+
+/// Why there is no mount.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The mountpoint cannot be used.
+    #[error(transparent)]
+    Mountpoint(#[from] MountpointError),
+    /// The endpoint or the login host cannot be used.
+    #[error(transparent)]
+    Endpoint(#[from] earthdata::Error),
+    /// No credentials.
+    #[error("{}", .0.cause)]
+    Credentials(Box<credentials::Error>),
+    /// The bucket cannot be read.
+    #[error("{location} cannot be listed: {error}{hint}")]
+    Bucket {
+        /// Bucket, server and region.
+        location: String,
+        /// What S3 said.
+        error: Box<s3::Error>,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// mount(2) or fusermount3 failed.
+    #[error("{0}")]
+    Fuse(String),
+    /// The process could not be set up.
+    #[error("cannot start: {0}")]
+    Start(io::Error),
+}
+
+/// Mounts, and returns when the mount is gone. `log` says where the log is, for the greeting.
+///
+/// # Errors
+/// Why it could not be mounted.
+pub fn run(config: &Config, log: &str, launcher: &dyn Launcher) -> Result<(), Error> {
+    let mountpoint = Mountpoint::check(&config.mountpoint)?;
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.clamp(2, 8))
+        .thread_name("s3credmount-io")
+        .enable_all()
+        .build()
+        .map_err(Error::Start)?;
+    let result = mount(config, log, launcher, &mountpoint, &runtime);
+    // Reads that are still waiting for the network are nobody's any more, and a file of a login that
+    // cannot be read must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+fn mount(
+    config: &Config,
+    log: &str,
+    launcher: &dyn Launcher,
+    mountpoint: &Mountpoint,
+    runtime: &Runtime,
+) -> Result<(), Error> {
+    let Stack { fs, credentials } = runtime.block_on(build(config, launcher))?;
+    // Before there is a mount: a signal from here on must not leave a dead one behind.
+    let signals = runtime.block_on(async { Signals::listen() });
+    let signals = signals.map_err(Error::Start)?;
+    let session = start_session(config, mountpoint, &fs, runtime)?;
+    let (gone_sender, gone) = oneshot::channel();
+    let changes = tell_of_changes(&fs, session.notifier()).map_err(Error::Start)?;
+    std::thread::Builder::new()
+        .name("s3credmount-fuse".to_owned())
+        .spawn(move || {
+            let result = session.run();
+            // The receiver is gone only when the process is about to end.
+            let _ = gone_sender.send(result);
+        })
+        .map_err(Error::Start)?;
+    mountpoint.raise_read_ahead();
+    let greeting = format!(
+        "{} is mounted on {}, {credentials}; log: {log}",
+        config.source,
+        mountpoint.path().display()
+    );
+    tracing::info!("{greeting}");
+    if let Err(error) = launcher.ready(&greeting) {
+        tracing::warn!("nobody waits for this mount any more ({error}): unmounting");
+        return mountpoint.detach().map_err(Error::Start);
+    }
+    // Fails where there is no systemd, which is fine.
+    let pid = std::process::id();
+    let _ = sd_notify::notify(&[NotifyState::MainPid(pid), NotifyState::Ready]);
+    runtime.block_on(serve(mountpoint, &fs, &changes, signals, gone));
+    tracing::info!("unmounted {}", mountpoint.path().display());
+    Ok(())
+}
+
+/// What a mount runs on, and what to say of its credentials.
+struct Stack {
+    fs: Arc<Fs>,
+    credentials: String,
+}
+
+/// The stack, bottom-up, with credentials at hand and the bucket known to answer.
+async fn build(config: &Config, launcher: &dyn Launcher) -> Result<Stack, Error> {
+    let manager = match &config.credentials {
+        None => None,
+        Some(settings) => Some(first_credentials(settings, &config.network, launcher).await?),
+    };
+    let credentials = match (&manager, &config.credentials) {
+        (Some(manager), Some(settings)) => valid_until(manager, &settings.endpoint.endpoint),
+        _ => "without credentials".to_owned(),
+    };
+    let s3 = Arc::new(S3::new(config.s3.clone(), manager, &config.network));
+    probe::probe(config, &s3, launcher).await?;
+    let metadata = config.memory_limit / METADATA_SHARE;
+    let namespace = Namespace::new(
+        Arc::clone(&s3),
+        config.source.prefix(),
+        config.metadata_ttl,
+        metadata,
+    );
+    let reader = Reader::new(s3, config.memory_limit - metadata, config.operation_timeout);
+    let ownership = Ownership {
+        uid: config.uid,
+        gid: config.gid,
+        file_mode: config.file_mode,
+        dir_mode: config.dir_mode,
+        mounted: SystemTime::now(),
+    };
+    let fs = Arc::new(Fs::new(namespace, reader, ownership));
+    Ok(Stack { fs, credentials })
+}
+
+async fn first_credentials(
+    settings: &credentials::Settings,
+    network: &Network,
+    launcher: &dyn Launcher,
+) -> Result<Manager, Error> {
+    let manager = Manager::open(settings, network)?;
+    let first = manager.first(FIRST_CREDENTIALS.min(settings.policy.wait));
+    let slow = async {
+        tokio::time::sleep(SLOW).await;
+        let endpoint = &settings.endpoint.endpoint;
+        warn(
+            launcher,
+            &format!("waiting for credentials from {endpoint} ..."),
+        );
+        std::future::pending().await
+    };
+    let first = tokio::select! {
+        first = first => first,
+        never = slow => never,
+    };
+    let first = first.map_err(|error| Error::Credentials(Box::new(error)))?;
+    if let Some(warning) = first.clock_warning() {
+        // The manager has logged it.
+        launcher.notice(&warning);
+    }
+    Ok(manager)
+}
+
+fn valid_until(manager: &Manager, endpoint: &str) -> String {
+    let remaining = manager.remaining().unwrap_or_default();
+    let until = SystemTime::now() + remaining;
+    format!(
+        "with credentials from {endpoint} that are valid until {} and then renewed",
+        humantime::format_rfc3339_seconds(until)
+    )
+}
+
+/// Warns in the log and where the mount was started.
+fn warn(launcher: &dyn Launcher, text: &str) {
+    tracing::warn!("{text}");
+    launcher.notice(text);
+}
+
+fn start_session(
+    config: &Config,
+    mountpoint: &Mountpoint,
+    fs: &Arc<Fs>,
+    runtime: &Runtime,
+) -> Result<Session<Adapter>, Error> {
+    let timeout = config.operation_timeout;
+    let adapter = Adapter::new(Arc::clone(fs), runtime.handle().clone(), timeout);
+    let mut options = fuser::Config::default();
+    options.mount_options = vec![
+        MountOption::RO,
+        MountOption::NoDev,
+        MountOption::NoSuid,
+        MountOption::NoAtime,
+        MountOption::DefaultPermissions,
+        MountOption::FSName(config.source.to_string()),
+        // `Subtype` is ignored where root mounts without fusermount.
+        MountOption::CUSTOM("subtype=s3credmount".to_owned()),
+    ];
+    if !config.exec {
+        options.mount_options.push(MountOption::NoExec);
+    }
+    if config.allow_other {
+        options.acl = SessionACL::All;
+    }
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    options.n_threads = Some(cores.clamp(2, 4));
+    options.clone_fd = true;
+    Session::new(adapter, mountpoint.path(), &options)
+        .map_err(|error| Error::Fuse(mountpoint.explain(&error)))
+}
+
+/// Tells the kernel of names whose object was replaced. Its lock on the directory may be held for as
+/// long as a lookup takes, so this has a thread of its own.
+fn tell_of_changes(fs: &Arc<Fs>, notifier: Notifier) -> io::Result<Changes> {
+    /// What does not fit is found out when the kernel's entry times out.
+    const QUEUE: usize = 1024;
+    let (sender, receiver) = mpsc::sync_channel::<(u64, String)>(QUEUE);
+    std::thread::Builder::new()
+        .name("s3credmount-inval".to_owned())
+        .spawn(move || {
+            for (parent, name) in receiver {
+                let told = notifier.inval_entry(INodeNo(parent), OsStr::new(&name));
+                tracing::debug!(name, ?told, "the kernel forgets a name");
+            }
+        })?;
+    let changes = sender.clone();
+    fs.set_on_change(move |parent, name| {
+        let _ = sender.try_send((parent.get(), name));
+    });
+    Ok(changes)
+}
+
+/// Names that the kernel is to forget, each with the inode number of its directory.
+type Changes = mpsc::SyncSender<(u64, String)>;
+
+/// Forgets all names, here and in the kernel, so that whatever is used next is asked for.
+fn forget_names(fs: &Fs, changes: &Changes) {
+    let names = fs.forget_names();
+    tracing::info!(
+        known_to_the_kernel = names.len(),
+        "SIGHUP: names are forgotten"
+    );
+    let changes = changes.clone();
+    // The queue is short, and the kernel takes its time.
+    tokio::task::spawn_blocking(move || {
+        for (parent, name) in names {
+            if changes.send((parent.get(), name)).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Waits until the mount is gone, or a signal asks for its end; a second one ends the wait for files
+/// that are still open.
+async fn serve(
+    mountpoint: &Mountpoint,
+    fs: &Fs,
+    changes: &Changes,
+    mut signals: Signals,
+    mut gone: oneshot::Receiver<io::Result<()>>,
+) {
+    let name = loop {
+        tokio::select! {
+            ended = &mut gone => {
+                if let Ok(Err(error)) = ended {
+                    tracing::error!("the FUSE session ended: {error}");
+                }
+                return;
+            }
+            name = signals.any() => match name {
+                "SIGHUP" => forget_names(fs, changes),
+                name => break name,
+            },
+        }
+    };
+    tracing::info!(open = fs.open_handles(), "{name}: unmounting");
+    if let Err(error) = mountpoint.detach() {
+        tracing::error!("cannot unmount {}: {error}", mountpoint.path().display());
+    }
+    let closed = tokio::select! {
+        closed = tokio::time::timeout(OPEN_FILES_KEEP, gone) => closed.is_ok(),
+        _ = signals.any() => false,
+    };
+    let open = fs.open_handles();
+    if !closed && open > 0 {
+        tracing::warn!(open, "files are still open: their readers get errors now");
+    }
+}

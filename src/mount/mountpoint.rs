@@ -1,0 +1,134 @@
+//! The mountpoint: what it must be, how it is unmounted, and the kernel's read-ahead for it.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Why a directory cannot be mounted on.
+#[derive(Debug, thiserror::Error)]
+pub enum MountpointError {
+    /// There is none.
+    #[error("the mountpoint {0} does not exist: make it with mkdir -p {0}")]
+    Missing(PathBuf),
+    /// Something else has the name.
+    #[error("the mountpoint {0} is not a directory")]
+    NotADirectory(PathBuf),
+    /// It holds something.
+    #[error(
+        "the mountpoint {0} is not empty: its content would be hidden. Choose an empty directory \
+         (if something is mounted there already: umount {0})"
+    )]
+    NotEmpty(PathBuf),
+    /// A FUSE process died there.
+    #[error(
+        "a dead mount hangs on {0} (its process is gone): remove it with fusermount3 -uz {0}, or as \
+         root with umount -l {0}"
+    )]
+    Dead(PathBuf),
+    /// It cannot be looked at.
+    #[error("the mountpoint {0} cannot be used: {1}")]
+    Unusable(PathBuf, io::Error),
+}
+
+/// An existing, empty directory.
+#[derive(Debug)]
+pub(super) struct Mountpoint {
+    path: PathBuf,
+}
+
+impl Mountpoint {
+    pub(super) fn check(path: &Path) -> Result<Self, MountpointError> {
+        let given = || path.to_owned();
+        let failed = |error: io::Error| match error.raw_os_error() {
+            Some(libc::ENOENT) => MountpointError::Missing(given()),
+            Some(libc::ENOTDIR) => MountpointError::NotADirectory(given()),
+            Some(libc::ENOTCONN | libc::ECONNABORTED) => MountpointError::Dead(given()),
+            _ => MountpointError::Unusable(given(), error),
+        };
+        let mut entries = std::fs::read_dir(path).map_err(failed)?;
+        if entries.next().is_some() {
+            return Err(MountpointError::NotEmpty(given()));
+        }
+        let path = path.canonicalize().map_err(failed)?;
+        Ok(Self { path })
+    }
+
+    /// Absolute.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes the mount out of the tree at once. Files that are open stay readable until they are
+    /// closed, and only then does the session end.
+    pub(super) fn detach(&self) -> io::Result<()> {
+        let path = CString::new(self.path.as_os_str().as_bytes())?;
+        // SAFETY: `path` is a valid C string.
+        if unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EPERM) {
+            return Err(error);
+        }
+        // Not root: the setuid helper may.
+        let mut fusermount = Command::new("fusermount3");
+        let output = fusermount
+            .args(["-u", "-z", "--"])
+            .arg(&self.path)
+            .output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(io::Error::other(said.trim().to_owned()))
+    }
+
+    /// Lets the kernel read 1 MiB ahead instead of 128 KiB, so that streams come in requests of 1 MiB.
+    /// No further: a page fault in an mmap reads the whole window. Only root may, and `/sys` may be
+    /// read-only: then streams cost some more CPU, no more.
+    pub(super) fn raise_read_ahead(&self) {
+        let raise = || {
+            let device = std::fs::metadata(&self.path)?.dev();
+            let (major, minor) = (libc::major(device), libc::minor(device));
+            let file = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+            std::fs::write(file, "1024")
+        };
+        if let Err(error) = raise() {
+            tracing::debug!("the kernel's read-ahead stays as it is: {error}");
+        }
+    }
+
+    /// What an error of mounting means.
+    pub(super) fn explain(&self, error: &io::Error) -> String {
+        let path = self.path.display();
+        let text = error.to_string();
+        if !Path::new("/dev/fuse").exists() {
+            "FUSE is not available: /dev/fuse does not exist. Load it with modprobe fuse; in a \
+             container, give it the device (docker run --device /dev/fuse --cap-add SYS_ADMIN)"
+                .to_owned()
+        } else if !may_open_fuse() {
+            "this user may not open /dev/fuse: root can allow it with chmod 666 /dev/fuse, as it is \
+             where udev makes the device"
+                .to_owned()
+        } else if text.contains("user_allow_other") {
+            "--allow-other needs the line user_allow_other in /etc/fuse.conf, which root can add; \
+             or mount as root, or without --allow-other"
+                .to_owned()
+        } else if error.kind() == io::ErrorKind::NotFound {
+            "cannot mount as an ordinary user without fusermount3: install the package fuse3, or \
+             mount as root"
+                .to_owned()
+        } else {
+            format!("cannot mount on {path}: {}", text.trim())
+        }
+    }
+}
+
+fn may_open_fuse() -> bool {
+    let device = File::options().read(true).write(true).open("/dev/fuse");
+    device.is_ok()
+}

@@ -1,0 +1,87 @@
+//! What requests are for, and what it means when S3 refuses them.
+
+use super::Source;
+use crate::credentials;
+use crate::request::Request;
+use crate::s3::{self, ListFrom, ListQuery, Page, S3};
+
+/// A bucket, or a part of one, with how it is got at.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// What.
+    pub source: &'a Source,
+    /// Where.
+    pub s3: &'a s3::Settings,
+    /// With what; `None` for unsigned requests.
+    pub credentials: Option<&'a credentials::Settings>,
+}
+
+impl Target<'_> {
+    /// Lists its first keys, up to `max_keys`.
+    ///
+    /// # Errors
+    /// As S3 says.
+    pub async fn first_keys(
+        &self,
+        s3: &S3,
+        max_keys: u16,
+        request: &Request,
+    ) -> Result<Page, s3::Error> {
+        let query = ListQuery {
+            prefix: self.source.prefix(),
+            delimited: false,
+            from: ListFrom::Start,
+            max_keys,
+        };
+        s3.list(query, request).await
+    }
+
+    /// Bucket, server and region, for messages.
+    pub fn location(&self) -> String {
+        let server = self.s3.endpoint_url.as_ref();
+        let server = server.map_or("AWS S3", |url| url.as_str());
+        format!("{} at {server}, region {}", self.source, self.s3.region)
+    }
+
+    /// Why S3 may deny what credentials were granted for, the likeliest first, if this machine is in
+    /// the region `machine`. S3's answer does not tell these apart (nsidc/earthaccess issues 231, 444,
+    /// 1184).
+    pub fn reasons(&self, machine: Option<&str>) -> String {
+        let region = &self.s3.region;
+        let place = match machine {
+            Some(machine) if machine == region => {
+                format!("the region is not the reason, since this machine is in {region}, too")
+            }
+            Some(machine) => format!(
+                "this machine is in {machine}, and NASA lets {region} only be read from within: run \
+                 this there"
+            ),
+            None => format!(
+                "NASA lets {region} only be read from within, and where this machine is cannot be \
+                 learned (EC2's instance metadata do not answer)"
+            ),
+        };
+        let endpoint = self.credentials;
+        let endpoint = endpoint.map_or("no endpoint", |settings| &settings.endpoint.endpoint);
+        let prefix = match self.source.prefix() {
+            "" => "the listing may be allowed below a prefix only (mount BUCKET/PREFIX)".to_owned(),
+            prefix => format!("the listing may not be allowed below {prefix}"),
+        };
+        format!(
+            "{place}; some data need a user agreement (EULA), to be accepted in a browser; the \
+             credentials of {endpoint} may not be for this bucket (--credentials-endpoint); {prefix}"
+        )
+    }
+}
+
+/// What to do about an error of S3; begins with a full stop unless empty.
+pub fn hint(error: &s3::Error) -> &'static str {
+    match error {
+        s3::Error::NoSuchBucket => ". Check its name, --region and --endpoint-url",
+        s3::Error::Unavailable(_) | s3::Error::TimedOut => {
+            ". Check the network, --endpoint-url and --region"
+        }
+        s3::Error::CredentialsRejected(_) => ". Check --credentials-endpoint",
+        _ => "",
+    }
+}

@@ -1,0 +1,366 @@
+//! What is known of one directory: intervals of key space, each with what was found in it.
+//!
+//! What stands in a directory has a place, the part of its key behind the directory's prefix: the
+//! file `x` stands at `x`, the directory `x` at `x/`, so places sort as S3 lists them. An interval
+//! says when S3 was asked about all places in it, and what stood there; nothing else did. Intervals
+//! are half open, disjoint, and newer ones take the place of older ones.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use tokio::time::Instant;
+
+use super::guess::Habit;
+use super::{Dir, Inodes, Node};
+use crate::s3::{ObjectMeta, ObjectVersion};
+use crate::sync::{Arc, AtomicU64, Ordering};
+
+/// A half-open interval of key space behind the directory's prefix; no end means to its last key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) start: Vec<u8>,
+    pub(super) end: Option<Vec<u8>>,
+}
+
+impl Span {
+    /// The one place `at`.
+    pub(super) fn point(at: &str) -> Self {
+        Self {
+            start: at.into(),
+            end: Some(just_behind(at)),
+        }
+    }
+
+    /// All places that begin with `prefix`, which is not empty.
+    pub(super) fn below(prefix: &str) -> Self {
+        let mut end: Vec<u8> = prefix.into();
+        if let Some(last) = end.last_mut() {
+            // No byte of UTF-8 is 0xFF.
+            *last += 1;
+        }
+        Self {
+            start: prefix.into(),
+            end: Some(end),
+        }
+    }
+}
+
+/// The least place behind `at`.
+pub(super) fn just_behind(at: &str) -> Vec<u8> {
+    let mut end: Vec<u8> = at.into();
+    end.push(0);
+    end
+}
+
+/// What is known about one name: of the file, and of the directory of that name. The outer option is
+/// whether it is known, the inner whether it exists.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Place {
+    pub(super) file: Option<(Option<Node>, Instant)>,
+    pub(super) directory: Option<(Option<Node>, Instant)>,
+}
+
+impl Place {
+    /// What the name stands for, if that is known, and since when. A directory hides a file.
+    pub(super) fn decided(&self) -> Option<(Option<Node>, Instant)> {
+        match (&self.directory, &self.file) {
+            (Some((Some(dir), asked)), _) => Some((Some(dir.clone()), *asked)),
+            (Some((None, asked)), Some((file, file_asked))) => {
+                Some((file.clone(), *asked.min(file_asked)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The end of an interval; none is behind every key.
+pub(super) type End = Option<Box<[u8]>>;
+
+/// What stood in a stretch of key space when S3 was asked.
+#[derive(Debug)]
+struct Interval {
+    end: End,
+    asked: Instant,
+    /// In the order of their places.
+    nodes: Vec<Node>,
+}
+
+/// Known places without a gap.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// In the order of their places.
+    pub(super) nodes: Vec<Node>,
+    pub(super) end: End,
+    /// When S3 was asked about the oldest of it.
+    pub(super) asked: Instant,
+}
+
+/// A state of a directory's knowledge: all that is learned or forgotten makes another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revision(u64);
+
+impl Revision {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Directory {
+    prefix: Arc<str>,
+    revision: Revision,
+    pub(super) habit: Habit,
+    /// By start.
+    intervals: BTreeMap<Box<[u8]>, Interval>,
+    bytes: u64,
+}
+
+/// What an interval costs: two bounds, tree node, vector.
+const INTERVAL_BYTES: u64 = 150;
+/// What a file costs beside its key: version, reference counts, ETag, allocations.
+const FILE_BYTES: u64 = 200;
+/// What a directory costs beside its prefix.
+const DIRECTORY_BYTES: u64 = 80;
+
+impl Directory {
+    pub(super) fn new(prefix: Arc<str>) -> Self {
+        Self {
+            prefix,
+            revision: Revision::next(),
+            habit: Habit::default(),
+            intervals: BTreeMap::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Bytes that this takes, about.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The interval that `at` falls into.
+    fn interval(&self, at: &[u8]) -> Option<&Interval> {
+        let up_to = (Bound::Unbounded, Bound::Included(at));
+        let (_, interval) = self.intervals.range::<[u8], _>(up_to).next_back()?;
+        let within = interval.end.as_deref().is_none_or(|end| at < end);
+        within.then_some(interval)
+    }
+
+    fn place_of<'a>(&self, node: &'a Node) -> &'a [u8] {
+        &node.path().as_bytes()[self.prefix.len()..]
+    }
+
+    /// How many of `nodes` stand before `at`.
+    fn before(&self, nodes: &[Node], at: &[u8]) -> usize {
+        nodes.partition_point(|node| self.place_of(node) < at)
+    }
+
+    fn node<'a>(&self, interval: &'a Interval, at: &[u8]) -> Option<&'a Node> {
+        let found = interval.nodes.get(self.before(&interval.nodes, at))?;
+        (self.place_of(found) == at).then_some(found)
+    }
+
+    /// When all of the directory was asked about, at the earliest; none if some of it was not.
+    pub(super) fn whole(&self) -> Option<Instant> {
+        let mut oldest: Option<Instant> = None;
+        let mut reached: Option<&[u8]> = Some(b"");
+        for (start, interval) in &self.intervals {
+            if reached.is_none_or(|reached| **start > *reached) {
+                return None;
+            }
+            let asked = interval.asked;
+            oldest = Some(oldest.map_or(asked, |oldest| oldest.min(asked)));
+            reached = interval.end.as_deref();
+        }
+        match reached {
+            None => oldest,
+            Some(_) => None,
+        }
+    }
+
+    /// What is known of `name`, of what `believed` accepts.
+    pub(super) fn place(&self, name: &str, believed: impl Fn(Instant) -> bool) -> Place {
+        let known = |at: &[u8]| {
+            let interval = self.interval(at).filter(|found| believed(found.asked))?;
+            Some((self.node(interval, at).cloned(), interval.asked))
+        };
+        let mut at = name.as_bytes().to_vec();
+        let file = known(&at);
+        at.push(b'/');
+        Place {
+            file,
+            directory: known(&at),
+        }
+    }
+
+    /// What is known from the place `from` on, of what `believed` accepts: up to the end of the
+    /// directory, or at least `enough` names.
+    pub(super) fn run(
+        &self,
+        from: &[u8],
+        enough: usize,
+        believed: impl Fn(Instant) -> bool,
+    ) -> Option<Run> {
+        let mut run: Option<Run> = None;
+        let mut at: Box<[u8]> = from.into();
+        loop {
+            let interval = self.interval(&at).filter(|found| believed(found.asked))?;
+            let run = run.get_or_insert_with(|| Run {
+                nodes: Vec::new(),
+                end: None,
+                asked: interval.asked,
+            });
+            run.asked = run.asked.min(interval.asked);
+            let behind = &interval.nodes[self.before(&interval.nodes, &at)..];
+            run.nodes.extend_from_slice(behind);
+            run.end.clone_from(&interval.end);
+            match &interval.end {
+                Some(end) if run.nodes.len() < enough => at = end.clone(),
+                _ => break,
+            }
+        }
+        run
+    }
+
+    /// The version `meta` of `key`, with the number that it already has, if it has one.
+    pub(super) fn version(&self, inodes: &Inodes, key: &str, meta: ObjectMeta) -> Node {
+        let at = &key.as_bytes()[self.prefix.len()..];
+        let known = self.interval(at).and_then(|found| self.node(found, at));
+        match known {
+            Some(Node::File(known)) if known.meta == meta => Node::File(Arc::clone(known)),
+            _ => Node::File(inodes.version(key, meta)),
+        }
+    }
+
+    /// The directory `prefix`, with the number that it already has, if it has one.
+    pub(super) fn directory(&self, inodes: &Inodes, prefix: &str) -> Node {
+        let at = &prefix.as_bytes()[self.prefix.len()..];
+        let known = self.interval(at).and_then(|found| self.node(found, at));
+        match known {
+            Some(Node::Directory(known)) => Node::Directory(Arc::clone(known)),
+            _ => Node::Directory(inodes.directory(prefix)),
+        }
+    }
+
+    /// Notes that S3, asked at `asked`, has `nodes` in `span`, in this order, and nothing else.
+    pub(super) fn learn(&mut self, span: Span, asked: Instant, nodes: Vec<Node>) {
+        self.cut(&span);
+        let interval = Interval {
+            end: span.end.map(Vec::into_boxed_slice),
+            asked,
+            nodes,
+        };
+        self.put(span.start.into(), interval);
+    }
+
+    /// Forgets whatever is known of `name`.
+    pub(super) fn forget(&mut self, name: &str) {
+        self.cut(&Span::point(name));
+    }
+
+    /// How many files and how many directories are known.
+    pub(super) fn count(&self) -> (usize, usize) {
+        let nodes = self.intervals.values().flat_map(|found| &found.nodes);
+        let (mut files, mut all) = (0, 0);
+        for node in nodes {
+            files += usize::from(matches!(node, Node::File(_)));
+            all += 1;
+        }
+        (files, all - files)
+    }
+
+    /// The first known directory behind the place `at`, and those that follow it.
+    pub(super) fn directories_behind(&self, at: &[u8]) -> impl Iterator<Item = &Arc<Dir>> {
+        self.behind(at).filter_map(|node| match node {
+            Node::Directory(dir) => Some(dir),
+            Node::File(_) => None,
+        })
+    }
+
+    /// The files behind the place `at`, in key order; at most `most`.
+    pub(super) fn files_after(&self, at: &str, most: usize) -> Vec<Arc<ObjectVersion>> {
+        let files = self.behind(at.as_bytes()).filter_map(|node| match node {
+            Node::File(version) => Some(Arc::clone(version)),
+            Node::Directory(_) => None,
+        });
+        files.take(most).collect()
+    }
+
+    /// What stands behind the place `at`, as far as it is known.
+    fn behind(&self, at: &[u8]) -> impl Iterator<Item = &Node> {
+        let within = self.interval(at).map_or(&[][..], |interval| {
+            &interval.nodes[self.before(&interval.nodes, at)..]
+        });
+        let later = (Bound::Excluded(at), Bound::Unbounded);
+        let later = self.intervals.range::<[u8], _>(later);
+        let later = later.flat_map(|(_, interval)| &interval.nodes);
+        let at = at.to_vec();
+        let nodes = within.iter().chain(later);
+        nodes.filter(move |node| self.place_of(node) > at.as_slice())
+    }
+
+    fn cost(&self, interval: &Interval) -> u64 {
+        let one = |node: &Node| match node {
+            Node::File(version) => FILE_BYTES + version.key.len() as u64,
+            Node::Directory(dir) => DIRECTORY_BYTES + dir.prefix.len() as u64,
+        };
+        INTERVAL_BYTES + interval.nodes.iter().map(one).sum::<u64>()
+    }
+
+    fn put(&mut self, start: Box<[u8]>, interval: Interval) {
+        self.bytes += self.cost(&interval);
+        self.intervals.insert(start, interval);
+    }
+
+    /// Takes `span` out of the intervals.
+    fn cut(&mut self, span: &Span) {
+        self.revision = Revision::next();
+        let before_end = match &span.end {
+            Some(end) => Bound::Excluded(end.as_slice()),
+            None => Bound::Unbounded,
+        };
+        let touched = self
+            .intervals
+            .range::<[u8], _>((Bound::Unbounded, before_end));
+        let touched: Vec<Box<[u8]>> = touched
+            .rev()
+            .take_while(|(_, found)| found.end.as_deref().is_none_or(|end| *end > *span.start))
+            .map(|(start, _)| start.clone())
+            .collect();
+        for start in touched {
+            let Some(mut interval) = self.intervals.remove(&start) else {
+                continue;
+            };
+            self.bytes -= self.cost(&interval);
+            if let Some(span_end) = &span.end
+                && interval
+                    .end
+                    .as_deref()
+                    .is_none_or(|end| end > span_end.as_slice())
+            {
+                let behind = self.before(&interval.nodes, span_end);
+                let behind = Interval {
+                    end: interval.end.take(),
+                    asked: interval.asked,
+                    nodes: interval.nodes.split_off(behind),
+                };
+                self.put(span_end.clone().into(), behind);
+            }
+            if *start < *span.start {
+                let left = self.before(&interval.nodes, &span.start);
+                interval.nodes.truncate(left);
+                interval.end = Some(span.start.clone().into());
+                self.put(start, interval);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "known_tests.rs"]
+mod tests;

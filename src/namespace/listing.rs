@@ -1,0 +1,216 @@
+//! Listing a directory, a page at a time.
+//!
+//! S3 lists the file `x` as `x` and the directory `x` as `x/`, with every `x-...` between them. A
+//! file at the end of a page is held back until the listing has passed `x/`, because a directory hides
+//! a file of the same name.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::known::{End, Span};
+use super::names::{is_sayable, warn_of_left_out};
+use super::ranges::{Listed, Ranges};
+use super::{Dir, Namespace, Node};
+use crate::request::Request;
+use crate::s3::{Error, ObjectMeta};
+use crate::sync::Arc;
+
+/// One name of a directory.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What the name stands for.
+    pub node: Node,
+    /// When S3 was asked.
+    asked: Instant,
+}
+
+impl Entry {
+    /// The last component.
+    pub fn name(&self) -> &str {
+        let path = self.node.path().trim_end_matches('/');
+        path.rsplit_once('/').map_or(path, |(_, name)| name)
+    }
+}
+
+/// A place at which a listing can begin again.
+#[derive(Clone, Debug)]
+pub struct Mark(End);
+
+/// A listing under way.
+#[derive(Debug)]
+pub struct Listing {
+    dir: Arc<Dir>,
+    /// Where in key space the next entries begin; none at the end.
+    reached: End,
+    /// The rest, once S3 is asked for it.
+    ranges: Option<Ranges>,
+    /// Files whose name a directory further on may have.
+    held: Vec<Entry>,
+    /// Names that were left out, because no path can say them.
+    unsayable: usize,
+}
+
+impl Listing {
+    pub(super) fn new(dir: Arc<Dir>) -> Self {
+        Self::from_mark(dir, Mark(Some(Box::default())))
+    }
+
+    pub(super) fn from_mark(dir: Arc<Dir>, mark: Mark) -> Self {
+        Self {
+            dir,
+            reached: mark.0,
+            ranges: None,
+            held: Vec::new(),
+            unsayable: 0,
+        }
+    }
+
+    /// Where the next entries begin; none while a file before that is held back.
+    pub fn mark(&self) -> Option<Mark> {
+        self.held.is_empty().then(|| Mark(self.reached.clone()))
+    }
+
+    /// The next entries, in key order but for files that were held back; `None` at the end. After an
+    /// error the same page is asked for again. What memory knows is not asked for, unless it is no
+    /// more than a few names.
+    ///
+    /// # Errors
+    /// As S3 says.
+    pub async fn next(
+        &mut self,
+        namespace: &Arc<Namespace>,
+        request: &Request,
+    ) -> Result<Option<Vec<Entry>>, Error> {
+        let Some(from) = self.reached.clone() else {
+            return Ok(None);
+        };
+        if from.is_empty() {
+            namespace.entered(&self.dir, request);
+        }
+        if self.ranges.is_none() {
+            let known = namespace.known_run(&self.dir, &from);
+            let known = match known {
+                Some(run) => Some(run),
+                None => {
+                    namespace.listed_ahead(&self.dir).await;
+                    namespace.known_run(&self.dir, &from)
+                }
+            };
+            if let Some(run) = known {
+                self.reached = run.end;
+                return Ok(Some(self.entries(run.nodes, run.asked)));
+            }
+        }
+        let ranges = self.ranges.get_or_insert_with(|| {
+            let (s3, prefix) = (Arc::clone(&namespace.s3), Arc::clone(&self.dir.prefix));
+            Ranges::new(s3, prefix, before(&from))
+        });
+        let Listed {
+            mut keys,
+            end,
+            asked,
+        } = ranges.next(request).await?;
+        // A listing that begins inside a common prefix begins with that prefix.
+        let behind = self.dir.prefix.len();
+        keys.retain(|(key, _)| key.as_bytes()[behind..] >= *from);
+        let span = Span {
+            start: from.into(),
+            end: end.clone().map(Into::into),
+        };
+        let (nodes, unsayable) = namespace.learn_keys(&self.dir.prefix, span, asked, keys);
+        self.unsayable += unsayable;
+        self.reached = end;
+        let entries = self.entries(nodes, asked);
+        if self.reached.is_none() {
+            warn_of_left_out(&self.dir.prefix, self.unsayable);
+        }
+        Ok(Some(entries))
+    }
+
+    /// The entries that are certain now that the listing has come to `reached`.
+    fn entries(&mut self, nodes: Vec<Node>, asked: Instant) -> Vec<Entry> {
+        let directories: HashSet<Arc<str>> = nodes
+            .iter()
+            .filter_map(|node| match node {
+                Node::File(_) => None,
+                Node::Directory(dir) => Some(Arc::clone(&dir.prefix)),
+            })
+            .collect();
+        let files = std::mem::take(&mut self.held);
+        let held_before = files.len();
+        let new = nodes.into_iter().map(|node| Entry { node, asked });
+        let mut entries = Vec::with_capacity(new.len() + held_before);
+        for entry in files.into_iter().chain(new) {
+            let Node::File(version) = &entry.node else {
+                entries.push(entry);
+                continue;
+            };
+            let as_directory = format!("{}/", version.key);
+            if directories.contains(as_directory.as_str()) {
+                continue;
+            }
+            let at = &as_directory.as_bytes()[self.dir.prefix.len()..];
+            if self.reached.as_deref().is_none_or(|reached| at < reached) {
+                entries.push(entry);
+            } else {
+                self.held.push(entry);
+            }
+        }
+        entries.sort_by(|a, b| a.node.path().cmp(b.node.path()));
+        entries
+    }
+}
+impl Namespace {
+    /// Notes that S3, asked at `asked`, has `keys` in `span` of the directory `prefix`, in this order,
+    /// directories with their final `/`, and nothing else. Returns what a path can name of them, and
+    /// how many it cannot.
+    pub(super) fn learn_keys(
+        &self,
+        prefix: &Arc<str>,
+        span: Span,
+        asked: Instant,
+        mut keys: Vec<(String, Option<ObjectMeta>)>,
+    ) -> (Vec<Node>, usize) {
+        let behind = prefix.len();
+        // The empty place is the directory's own marker.
+        keys.retain(|(key, meta)| !(key.len() == behind && meta.is_some()));
+        let all = keys.len();
+        keys.retain(|(key, _)| {
+            let place = &key[behind..];
+            is_sayable(place.strip_suffix('/').unwrap_or(place))
+        });
+        let unsayable = all - keys.len();
+        // Inodes are numbered in this order, so that tools that sort by them read as S3 lists.
+        let nodes = self.learn(prefix, |known, inodes| {
+            let nodes = keys.into_iter().map(|(key, meta)| match meta {
+                Some(meta) => known.version(inodes, &key, meta),
+                None => known.directory(inodes, &key),
+            });
+            let nodes: Vec<Node> = nodes.collect();
+            known.learn(span, asked, nodes.clone());
+            nodes
+        });
+        (nodes, unsayable)
+    }
+
+    /// For how long an entry may be believed.
+    pub fn entry_fresh_for(&self, entry: &Entry) -> Duration {
+        self.fresh_for(entry.asked)
+    }
+}
+
+/// A place behind which all places from `from` on lie, and few others.
+fn before(from: &[u8]) -> String {
+    let Some((last, head)) = from.split_last() else {
+        return String::new();
+    };
+    match (std::str::from_utf8(head), last) {
+        (Ok(head), 0) => head.to_owned(),
+        // Where the keys with a prefix end: behind the last of them.
+        (Ok(head), 1..=127) => format!("{head}{}\u{10FFFF}", char::from(last - 1)),
+        (Ok(head), _) => head.to_owned(),
+        (Err(error), _) => String::from_utf8_lossy(&head[..error.valid_up_to()]).into_owned(),
+    }
+}

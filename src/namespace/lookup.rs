@@ -1,0 +1,124 @@
+//! Asking S3 about one name.
+
+use tokio::time::Instant;
+
+use super::known::{Place, Span, just_behind};
+use super::names::{is_sayable, looks_like_a_file};
+use super::{Dir, Namespace, Node};
+use crate::request::Request;
+use crate::s3::{Error, ListFrom, ListQuery, Page};
+
+impl Namespace {
+    /// Asks S3 for what `place` leaves open about `name`, side by side, and notes the answers.
+    pub(super) async fn ask(
+        &self,
+        dir: &Dir,
+        name: &str,
+        mut place: Place,
+        request: &Request,
+    ) -> Result<Place, Error> {
+        let asked = Instant::now();
+        let key = format!("{}{name}", dir.prefix);
+        let below = format!("{key}/");
+        let first = async |prefix, is_known| {
+            let query = ListQuery {
+                prefix,
+                delimited: false,
+                from: ListFrom::Start,
+                max_keys: 1,
+            };
+            match is_known {
+                true => Ok(None),
+                false => self.s3.list(query, request).await.map(Some),
+            }
+        };
+        let file = first(&key, place.file.is_some());
+        let directory = first(&below, place.directory.is_some());
+        let (file, directory) = match tokio::join!(file, directory) {
+            (Ok(file), Ok(directory)) => (file, directory),
+            (Err(Error::AccessDenied(_)), _) | (_, Err(Error::AccessDenied(_))) => {
+                return self.ask_without_listing(dir, name, asked, request).await;
+            }
+            (Err(error), _) | (_, Err(error)) => return Err(error),
+        };
+        if let Some(page) = file {
+            let file = self.learn_first_key(dir, name, page, asked);
+            place.file = Some((file, asked));
+        }
+        if let Some(page) = directory {
+            let exists = !page.objects.is_empty();
+            let directory = self.learn_directory(dir, name, exists, asked);
+            place.directory = Some((directory, asked));
+        }
+        Ok(place)
+    }
+
+    /// `page` holds the first key that begins with `name`, or nothing if there is none. Returns the
+    /// file `name`, if that is the one.
+    fn learn_first_key(&self, dir: &Dir, name: &str, page: Page, asked: Instant) -> Option<Node> {
+        let Some(found) = page.objects.into_iter().next() else {
+            self.learn(&dir.prefix, |known, _| {
+                known.learn(Span::below(name), asked, Vec::new());
+            });
+            return None;
+        };
+        let behind = &found.key[dir.prefix.len()..];
+        // Either a file, or the first key of a directory, which stands for the directory.
+        let at = behind.split_inclusive('/').next().unwrap_or_default();
+        let span = Span {
+            start: name.into(),
+            end: Some(just_behind(at)),
+        };
+        self.learn(&dir.prefix, |known, inodes| {
+            let node = match at.strip_suffix('/') {
+                None => is_sayable(at).then(|| known.version(inodes, &found.key, found.meta)),
+                Some(component) => is_sayable(component).then(|| {
+                    let prefix = &found.key[..dir.prefix.len() + at.len()];
+                    known.directory(inodes, prefix)
+                }),
+            };
+            known.learn(span, asked, Vec::from_iter(node.clone()));
+            node.filter(|_| at == name)
+        })
+    }
+
+    fn learn_directory(&self, dir: &Dir, name: &str, exists: bool, asked: Instant) -> Option<Node> {
+        let at = format!("{name}/");
+        let prefix = format!("{}{at}", dir.prefix);
+        self.learn(&dir.prefix, |known, inodes| {
+            let node = exists.then(|| known.directory(inodes, &prefix));
+            known.learn(Span::below(&at), asked, Vec::from_iter(node.clone()));
+            node
+        })
+    }
+
+    /// Where LIST is denied, S3 answers a HEAD with 200 for a file, and with 403 for all that is
+    /// missing. A 403 is a directory, unless the name looks like a file's. Until one request of these
+    /// credentials has succeeded in the bucket, a 403 for a file may be about the credentials.
+    async fn ask_without_listing(
+        &self,
+        dir: &Dir,
+        name: &str,
+        asked: Instant,
+        request: &Request,
+    ) -> Result<Place, Error> {
+        let key = format!("{}{name}", dir.prefix);
+        let (meta, is_directory) = match self.s3.head(&key, request).await {
+            Ok(meta) => (Some(meta), false),
+            Err(Error::NotFound) => (None, false),
+            Err(Error::AccessDenied(_)) if !looks_like_a_file(name) => (None, true),
+            Err(Error::AccessDenied(_)) if self.s3.is_proven() => (None, false),
+            Err(error) => return Err(error),
+        };
+        let file = self.learn(&dir.prefix, |known, inodes| {
+            let file = meta.map(|meta| known.version(inodes, &key, meta));
+            known.learn(Span::point(name), asked, Vec::from_iter(file.clone()));
+            file
+        });
+        let directory = self.learn_directory(dir, name, is_directory, asked);
+        Ok(Place {
+            file: Some((file, asked)),
+            directory: Some((directory, asked)),
+        })
+    }
+}

@@ -1,0 +1,157 @@
+//! Network settings that both HTTP stacks (the login's and S3's) share: certificates, proxies, names.
+//!
+//! `AWS_CA_BUNDLE` and `SSL_CERT_FILE` name files of certificate authorities in PEM; where one of
+//! them is set, those (of both, if both are) are trusted and no others. `HTTPS_PROXY`, `HTTP_PROXY`,
+//! `ALL_PROXY` and `NO_PROXY` are read by both stacks from the environment, by the same rules
+//! (`hyper-util`).
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use reqwest::Url;
+
+/// Never "Mozilla": Earthdata's servers answer browsers with pages.
+pub const USER_AGENT: &str = concat!("s3credmount/", env!("CARGO_PKG_VERSION"));
+
+/// What both stacks are made with.
+#[derive(Clone, Debug, Default)]
+pub struct Network {
+    /// Certificate authorities in PEM; `None` for those of the system.
+    pub authorities: Option<Vec<u8>>,
+}
+
+impl Network {
+    /// Reads the files that the environment names.
+    ///
+    /// # Errors
+    /// A message that names the variable and its file.
+    pub fn from_environment() -> Result<Self, String> {
+        let mut authorities = None;
+        for variable in ["AWS_CA_BUNDLE", "SSL_CERT_FILE"] {
+            let Some(path) = std::env::var_os(variable).filter(|value| !value.is_empty()) else {
+                continue;
+            };
+            let path = PathBuf::from(path);
+            let unusable = |why: String| {
+                format!(
+                    "{variable} names {}, which cannot be used: {why}. Correct it, or unset it to \
+                     trust the certificates of the system",
+                    path.display()
+                )
+            };
+            let pem = std::fs::read(&path).map_err(|error| unusable(error.to_string()))?;
+            if !pem.windows(27).any(|w| w == b"-----BEGIN CERTIFICATE-----") {
+                return Err(unusable("there is no PEM certificate in it".to_owned()));
+            }
+            let all = authorities.get_or_insert_with(Vec::new);
+            all.extend_from_slice(&pem);
+            all.push(b'\n');
+        }
+        Ok(Self { authorities })
+    }
+}
+
+/// The beginning of every HTTP client but S3's: no redirects of its own, and TLS by `ring`.
+pub fn http_client() -> reqwest::ClientBuilder {
+    // Several parts of a program may do this; the first one wins, and all ask for the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .user_agent(USER_AGENT)
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+}
+
+/// A URL that must not be used.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{url} cannot be used: {why}")]
+pub struct BadUrl {
+    /// As the user gave it, without name and password.
+    pub url: String,
+    /// Why not.
+    pub why: &'static str,
+}
+
+/// Refuses every URL but https, and http on loopback; and user names in URLs.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_url(text: &str) -> Result<Url, BadUrl> {
+    let bad = |why| BadUrl {
+        url: without_userinfo(text),
+        why,
+    };
+    let url = Url::parse(text).map_err(|_| bad("not a URL; it looks like https://HOST/PATH"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(bad("a URL with a user name or password in it"));
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_loopback(&url) => Ok(url),
+        "http" => Err(bad("plain http is allowed on loopback only: use https")),
+        _ => Err(bad("the scheme must be https")),
+    }
+}
+
+/// What may be printed of a URL that the user typed, even with a password in it.
+fn without_userinfo(text: &str) -> String {
+    match (text.find("://"), text.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => {
+            format!("{}{}", &text[..scheme + 3], &text[at + 1..])
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// Whether a URL leads to this machine itself.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host_str() {
+        Some("localhost") => true,
+        Some(host) => {
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        }
+        None => false,
+    }
+}
+
+/// An error with all its causes: the HTTP client tells the interesting one last.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_https_or_loopback() {
+        for good in [
+            "https://data.nsidc.earthdatacloud.nasa.gov/s3credentials",
+            "http://127.0.0.2:8080/s3credentials",
+            "http://localhost/x",
+            "http://[::1]:9/x",
+        ] {
+            assert!(check_url(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "http://example.org/s3credentials",
+            "http://127.0.0.1.example.org/",
+            "ftp://localhost/",
+            "localhost",
+            "https://user:hunter2@example.org/",
+        ] {
+            let error = check_url(bad).expect_err(bad);
+            assert!(!error.to_string().contains("hunter2"));
+        }
+    }
+}

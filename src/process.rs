@@ -1,0 +1,59 @@
+//! What concerns the process as a whole: its secrets, its memory, and the signals that end it.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Keeps memory, which holds secrets, out of core dumps and from other processes of the user.
+pub fn protect_secrets() {
+    // SAFETY: changes a flag of this process; takes no pointers.
+    let failed = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) } != 0;
+    debug_assert!(!failed, "PR_SET_DUMPABLE takes 0");
+}
+
+/// Keeps large allocations apart from small ones: otherwise blocks of the cache, long-lived and short,
+/// leave holes in the heaps of many threads, and the process grows past its limit.
+pub fn tame_the_allocator() {
+    #[cfg(target_env = "gnu")]
+    keep_large_allocations_apart();
+}
+
+#[cfg(target_env = "gnu")]
+fn keep_large_allocations_apart() {
+    /// Half a block: larger than anything but blocks.
+    const OWN_MAPPING_FROM: libc::c_int = 512 << 10;
+    // SAFETY: sets a parameter of malloc; takes no pointers.
+    let set = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_MAPPING_FROM) };
+    debug_assert_eq!(set, 1, "glibc takes this threshold");
+}
+
+/// What `kill` sends, Ctrl-C, and SIGHUP: the end where a terminal is closed, and for a mount, which
+/// outlives its terminal, the wish to forget what it knows.
+pub struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    /// Listens from now on. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one of them; its name.
+    pub async fn any(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+            _ = self.hup.recv() => "SIGHUP",
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! Cursors: how far each sequence of reads on a handle has come, and what to fetch for it.
+//!
+//! Plain arithmetic, without fetching. A cursor follows one sequence of reads: forward, backward, or
+//! in equal strides. A read that belongs to none starts a cursor of its own and is a random read
+//! until a second one follows ([`super::random`] says how wide it is fetched). From then on a cursor
+//! fetches ahead. Its window doubles until it reaches [`RAMP`], and beyond it for as long as that
+//! makes a reader that waits faster, so it grows to bandwidth x latency and no further.
+
+use tokio::time::Instant;
+
+use super::PART;
+use super::random::WHOLE;
+use crate::cache::BLOCK;
+use crate::s3::ByteRange;
+
+/// Where a sequence is established, reads within this distance of the expected position continue it:
+/// the kernel sends read-ahead out of order.
+const NEAR: u64 = 1 << 20;
+/// What the first read at the start of an object fetches, if it is that of a stream ...
+const START: u64 = 1 << 20;
+/// ... and if it looks at the header only.
+const HEADER: u64 = 256 << 10;
+/// The kernel doubles and quadruples the first read of a file: one of 128 KiB was at least 32 KiB.
+const STREAMS_READ: u64 = 128 << 10;
+/// Up to here the window doubles with each extension.
+const RAMP: u64 = 8 << 20;
+/// Windows begin with at least this.
+const LEAST_WINDOW: u64 = 128 << 10;
+/// A larger window must make a reader that waits so much faster, in percent, to be kept growing.
+const GAIN: u64 = 120;
+/// From this size on a read is one of data, not of metadata.
+const LARGE: u64 = 64 << 10;
+/// Chunks of arrays are read as a large random read and what follows it. With so much evidence, what
+/// follows comes along.
+const RUNS_ON: i32 = 2;
+/// Sequences that one handle follows.
+const MAX_CURSORS: usize = 32;
+/// Strides fetched ahead.
+const MAX_STRIDES: u64 = 8;
+
+/// What to fetch for one read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// If the read itself is absent; holds its range.
+    pub(super) fetch: ByteRange,
+    /// Ahead of it.
+    pub(super) ahead: Vec<ByteRange>,
+    /// Blocks that the reader has left behind.
+    pub(super) spent: Option<ByteRange>,
+    /// A read that follows no other: its `fetch` is for others to widen.
+    pub(super) random: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Cursors {
+    /// Most recently used last.
+    cursors: Vec<Cursor>,
+    /// Whether large random reads turned out to be the start of more, lately: positive if so.
+    run_on: i32,
+}
+
+#[derive(Debug)]
+struct Cursor {
+    /// The last read; together with the one before if they came as in a swap.
+    last: ByteRange,
+    course: Course,
+}
+
+#[derive(Debug)]
+enum Course {
+    /// One read so far; or two, the second right before the first: a swap, or the way back.
+    New {
+        swapped: bool,
+    },
+    Forward(Forward),
+    /// With how far before the next read to fetch.
+    Backward(u64),
+    /// In steps of `by` from start to start, planned up to the start `planned`; `run` steps so far.
+    Strides {
+        by: u64,
+        run: u64,
+        planned: u64,
+    },
+}
+
+#[derive(Debug)]
+struct Forward {
+    /// Where the next read is expected.
+    next: u64,
+    /// Up to where fetches are planned.
+    planned: u64,
+    /// How far ahead of `next` to plan.
+    window: u64,
+    /// Begun by a single read.
+    is_guess: bool,
+    /// The reader had to wait since the window was last judged.
+    starved: bool,
+    /// When it was judged, and `next` then.
+    judged: Option<(Instant, u64)>,
+    /// Bytes per second, at the window before.
+    rate: u64,
+}
+
+impl Cursors {
+    /// Notes a read and plans for it. `size` is the object's, `most` the largest window.
+    pub(super) fn access(&mut self, read: ByteRange, size: u64, most: u64, now: Instant) -> Plan {
+        let near = |i: &usize| self.cursors[*i].distance(read);
+        let nearest = (0..self.cursors.len())
+            .filter(|i| near(i).is_some())
+            .min_by_key(near);
+        let mut cursor = match nearest {
+            Some(nearest) => self.cursors.remove(nearest),
+            None => {
+                if self.cursors.len() == MAX_CURSORS {
+                    // A single read is forgotten before a sequence is.
+                    let new = |cursor: &Cursor| matches!(cursor.course, Course::New { .. });
+                    let oldest = self.cursors.iter().position(new).unwrap_or(0);
+                    self.cursors.remove(oldest);
+                }
+                let (cursor, plan) = self.begin(read, size);
+                self.cursors.push(cursor);
+                return plan;
+            }
+        };
+        let was_first = cursor.last.len() >= LARGE
+            && match &mut cursor.course {
+                Course::New { .. } => true,
+                Course::Forward(forward) => std::mem::take(&mut forward.is_guess),
+                Course::Backward(_) | Course::Strides { .. } => false,
+            };
+        let plan = cursor.advance(read, size, most, now);
+        if was_first && matches!(cursor.course, Course::Forward(_)) {
+            self.run_on = (self.run_on + 2).min(2 * RUNS_ON);
+        }
+        self.cursors.push(cursor);
+        plan
+    }
+
+    /// Whether there was no read yet.
+    pub(super) fn are_new(&self) -> bool {
+        self.cursors.is_empty()
+    }
+
+    /// A read that continues nothing: the start of something, or a stride from the last such read.
+    fn begin(&mut self, read: ByteRange, size: u64) -> (Cursor, Plan) {
+        let mut plan = Plan {
+            fetch: read,
+            ahead: Vec::new(),
+            spent: None,
+            random: true,
+        };
+        let mut course = Course::New { swapped: false };
+        if read.start() == 0 {
+            // Most readers go on from here, and who asks for much at once wants more.
+            plan.fetch = first_fetch(read.len(), size).unwrap_or(read);
+            plan.random = false;
+            let end = plan.fetch.end();
+            let more = match size {
+                _ if read.len() < STREAMS_READ => end,
+                ..=WHOLE => size,
+                _ if read.len() >= START => end + RAMP / 2,
+                _ => end,
+            };
+            plan.ahead.extend(ByteRange::new(end, more));
+            course = Course::Forward(Forward::new(read.end(), more, 2 * START));
+        } else if let [.., before, last] = &*self.cursors
+            && let (Course::New { .. }, Course::New { .. }) = (&before.course, &last.course)
+            && let Some(by) = last.last.start().checked_sub(before.last.start())
+            && last.last.start() + by == read.start()
+            && last.last.len() == read.len()
+            && by > read.len()
+        {
+            course = Course::Strides {
+                by,
+                run: 2,
+                planned: read.start(),
+            };
+        } else if read.len() >= LARGE {
+            if self.run_on >= RUNS_ON {
+                let window = (4 * read.len()).min(START);
+                let end = (read.end() + window).min(size);
+                plan.ahead.extend(ByteRange::new(read.end(), end));
+                course = Course::Forward(Forward {
+                    is_guess: true,
+                    ..Forward::new(read.end(), end, window)
+                });
+            }
+            self.run_on = (self.run_on - 1).max(-2 * RUNS_ON);
+        }
+        let mut cursor = Cursor { last: read, course };
+        if let Course::Strides { .. } = cursor.course {
+            plan.ahead = cursor.strides(size);
+        }
+        (cursor, plan)
+    }
+
+    /// The reader had to wait for `read`.
+    pub(super) fn starved(&mut self, read: ByteRange) {
+        let waiting = self.cursors.iter_mut().rfind(|c| c.last == read);
+        if let Some(Course::Forward(forward)) = waiting.map(|c| &mut c.course) {
+            forward.starved = true;
+        }
+    }
+
+    /// What was planned from `position` on is not fetched after all.
+    pub(super) fn not_fetched_from(&mut self, position: u64) {
+        for cursor in &mut self.cursors {
+            if let Course::Forward(forward) = &mut cursor.course
+                && forward.next <= position
+                && position < forward.planned
+            {
+                forward.planned = position;
+            }
+        }
+    }
+}
+
+impl Cursor {
+    /// How far `read` is from what was expected; `None` if it is none of this cursor's.
+    fn distance(&self, read: ByteRange) -> Option<u64> {
+        let (start, len) = (read.start(), read.len());
+        let (distance, near) = match &self.course {
+            Course::New { .. } => {
+                let forward = self.last.end().abs_diff(start);
+                let backward = self.last.start().abs_diff(read.end());
+                (forward.min(backward), len.min(self.last.len()))
+            }
+            Course::Forward(forward) => (forward.next.abs_diff(start), NEAR),
+            Course::Backward(_) => (self.last.start().abs_diff(read.end()), len),
+            Course::Strides { by, .. } => ((self.last.start() + by).abs_diff(start), 0),
+        };
+        (distance <= near).then_some(distance)
+    }
+
+    fn advance(&mut self, read: ByteRange, size: u64, most: u64, now: Instant) -> Plan {
+        let before = std::mem::replace(&mut self.last, read);
+        if let Course::New { swapped } = self.course {
+            let window = (2 * read.len()).max(LEAST_WINDOW);
+            if read.start() >= before.start() {
+                self.course = Course::Forward(Forward::new(read.end(), read.end(), window));
+            } else if swapped {
+                self.course = Course::Backward(window);
+            } else {
+                self.course = Course::New { swapped: true };
+                let both = ByteRange::new(read.start(), before.end().max(read.end()));
+                self.last = both.unwrap_or(read);
+            }
+        }
+        let mut plan = Plan {
+            fetch: read,
+            ahead: Vec::new(),
+            spent: None,
+            random: false,
+        };
+        match &mut self.course {
+            Course::New { .. } => plan.random = true,
+            Course::Forward(forward) => {
+                let before = forward.next;
+                plan.fetch = forward.fetch(read, size);
+                plan.spent = left_behind(before, forward.next);
+                plan.ahead.extend(forward.extend(size, most, now));
+            }
+            Course::Backward(window) => {
+                let start = read.start().saturating_sub(*window);
+                plan.fetch = ByteRange::new(start, read.end()).unwrap_or(read);
+                *window = (2 * *window).min(RAMP).min(most);
+            }
+            Course::Strides { run, .. } => {
+                *run += 1;
+                plan.ahead = self.strides(size);
+            }
+        }
+        plan
+    }
+
+    /// The next strides that are not planned yet: as many as there have been.
+    fn strides(&mut self, size: u64) -> Vec<ByteRange> {
+        let (start, len) = (self.last.start(), self.last.len());
+        let Course::Strides { by, run, planned } = &mut self.course else {
+            return Vec::new();
+        };
+        let mut ahead = Vec::new();
+        while *planned < start + *by * (*run).min(MAX_STRIDES) {
+            *planned += *by;
+            ahead.extend(ByteRange::new(*planned, (*planned + len).min(size)));
+        }
+        ahead
+    }
+}
+
+impl Forward {
+    fn new(next: u64, planned: u64, window: u64) -> Self {
+        Self {
+            next,
+            planned,
+            window,
+            is_guess: false,
+            starved: false,
+            judged: None,
+            rate: 0,
+        }
+    }
+
+    /// What fetches are rounded to.
+    fn grain(&self) -> u64 {
+        match self.window {
+            ..START => LEAST_WINDOW / 2,
+            START..RAMP => START,
+            RAMP.. => PART,
+        }
+    }
+
+    /// Where nothing is planned for `read`, it takes what surrounds it along: no GET per read.
+    fn fetch(&mut self, read: ByteRange, size: u64) -> ByteRange {
+        self.next = self.next.max(read.end());
+        let end = read.end().next_multiple_of(self.grain().min(START));
+        let fetch = ByteRange::new(read.start(), end.min(size)).unwrap_or(read);
+        self.planned = self.planned.max(fetch.end());
+        fetch
+    }
+
+    fn extend(&mut self, size: u64, most: u64, now: Instant) -> Option<ByteRange> {
+        self.window = self.window.min(most);
+        let grain = self.grain();
+        let end = self.next + self.window;
+        let end = if end >= size { size } else { end - end % grain };
+        let ahead = ByteRange::new(self.planned, end)?;
+        self.planned = end;
+        self.judge(most, now);
+        Some(ahead)
+    }
+
+    /// Doubles the window if it is small, or if the last doubling was worth it.
+    fn judge(&mut self, most: u64, now: Instant) {
+        if self.window < RAMP {
+            self.window = (2 * self.window).min(most);
+            return;
+        }
+        let Some((since, from)) = self.judged else {
+            self.judged = Some((now, self.next));
+            return;
+        };
+        let read = self.next.saturating_sub(from);
+        // The first half of it was asked for before the window grew.
+        if read < self.window {
+            return;
+        }
+        let micros = now.duration_since(since).as_micros().max(1);
+        let rate = u128::from(read) * 1_000_000 / micros;
+        let rate = u64::try_from(rate).unwrap_or(u64::MAX);
+        if self.starved && rate > self.rate.saturating_mul(GAIN) / 100 {
+            self.rate = rate;
+            self.window = (2 * self.window).min(most);
+        }
+        self.starved = false;
+        self.judged = Some((now, self.next));
+    }
+}
+
+/// What a first read of `len` bytes at the start of an object fetches.
+pub(super) fn first_fetch(len: u64, size: u64) -> Option<ByteRange> {
+    let least = if len < STREAMS_READ { HEADER } else { START };
+    ByteRange::new(0, len.max(least).min(size))
+}
+
+/// The blocks that a reader leaves behind who goes from `before` to `next`: with one between, as the
+/// kernel's reads are out of order.
+fn left_behind(before: u64, next: u64) -> Option<ByteRange> {
+    let end = |position: u64| (position / BLOCK).saturating_sub(1) * BLOCK;
+    ByteRange::new(end(before), end(next))
+}
+
+#[cfg(test)]
+#[path = "cursor_tests.rs"]
+mod tests;

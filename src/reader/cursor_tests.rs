@@ -1,0 +1,147 @@
+//! What cursors plan, with time handed in.
+
+use std::time::Duration;
+
+use super::*;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+fn range(start: u64, len: u64) -> ByteRange {
+    ByteRange::new(start, start + len).expect("not empty")
+}
+
+fn total(ranges: &[ByteRange]) -> u64 {
+    ranges.iter().map(|range| range.len()).sum()
+}
+
+/// Reads a gibibyte at a rate that depends on the window; the largest distance fetched ahead.
+fn stream(waits: bool, rate: impl Fn(u64) -> u64) -> u64 {
+    let mut cursors = Cursors::default();
+    let mut now = Instant::now();
+    let (mut planned, mut pieces, mut furthest) = (0, 0, 0);
+    for start in (0..GIB).step_by(128 << 10) {
+        let read = range(start, 128 * KIB);
+        let plan = cursors.access(read, GIB, 128 * MIB, now);
+        if start == 0 {
+            planned = plan.fetch.end();
+        }
+        assert!(plan.fetch.end() <= planned, "fetched twice");
+        for ahead in plan.ahead {
+            assert_eq!(ahead.start(), planned, "each byte once");
+            planned = ahead.end();
+            pieces += 1;
+        }
+        furthest = furthest.max(planned - start);
+        if waits {
+            cursors.starved(read);
+        }
+        let rate = rate(planned - start);
+        now += Duration::from_micros(read.len() * 1_000_000 / rate);
+    }
+    assert_eq!(planned, GIB);
+    assert!(pieces < 200, "{pieces} pieces");
+    furthest
+}
+
+#[test]
+fn the_window_stays_where_the_reader_never_waits() {
+    let furthest = stream(false, |_| 500 * MIB);
+    assert!(furthest <= RAMP + PART, "{furthest}");
+}
+
+#[test]
+fn the_window_grows_while_that_makes_the_reader_faster() {
+    // Ten windows a second: latency decides.
+    let far = stream(true, |window| 10 * window);
+    assert!(far > 100 * MIB, "{far}");
+    // At 300 MB/s the network is full.
+    let full = stream(true, |window| (10 * window).min(300 * MIB));
+    assert!(full > 30 * MIB && full <= 64 * MIB + PART, "{full}");
+    let no_latency = stream(true, |_| 500 * MIB);
+    assert!(no_latency <= 2 * RAMP + PART, "{no_latency}");
+}
+
+#[test]
+fn random_reads_fetch_nothing_ahead() {
+    let mut cursors = Cursors::default();
+    let now = Instant::now();
+    for i in 1..1000 {
+        let start = i * i * 7919 * 4096 % (100 * GIB) + MIB;
+        let read = range(start, 4096);
+        let plan = cursors.access(read, 100 * GIB, 64 * MIB, now);
+        assert!(
+            plan.random && plan.ahead.is_empty() && plan.fetch == read,
+            "{i}"
+        );
+    }
+}
+
+#[test]
+fn what_follows_chunks_comes_along_once_that_is_known() {
+    let mut cursors = Cursors::default();
+    let now = Instant::now();
+    let mut first_reads = Vec::new();
+    for chunk in [700, 30, 410, 90, 560, 220].map(|at| at * MIB) {
+        let plan = cursors.access(range(chunk, 100 * KIB), GIB, 64 * MIB, now);
+        first_reads.push(total(&plan.ahead));
+        cursors.access(range(chunk + 100 * KIB, 256 * KIB), GIB, 64 * MIB, now);
+    }
+    assert_eq!(first_reads[0], 0);
+    assert_eq!(first_reads[3..], [400 * KIB; 3]);
+}
+
+#[test]
+fn interleaved_and_out_of_order_streams_are_followed() {
+    let mut cursors = Cursors::default();
+    let mut ahead = [0; 4];
+    for step in 0..64_u64 {
+        for stream in 0..4_u64 {
+            let swapped = step ^ 1; // 1, 0, 3, 2 ...
+            let start = stream * GIB + swapped * 128 * KIB;
+            let read = range(start, 128 * KIB);
+            let plan = cursors.access(read, 4 * GIB, 64 * MIB, Instant::now());
+            ahead[usize::try_from(stream).expect("small")] += total(&plan.ahead);
+        }
+    }
+    assert!(ahead.iter().all(|len| *len >= 7 * MIB), "{ahead:?}");
+}
+
+#[test]
+fn backward_reads_fetch_what_lies_before() {
+    let mut cursors = Cursors::default();
+    let mut fetches = 0;
+    let mut have = GIB;
+    for step in 1..=512_u64 {
+        let read = range(GIB - step * 64 * KIB, 64 * KIB);
+        let plan = cursors.access(read, GIB, 64 * MIB, Instant::now());
+        if read.start() < have {
+            fetches += 1;
+            have = plan.fetch.start();
+        }
+    }
+    assert!(fetches <= 12, "{fetches} fetches for 32 MiB");
+}
+
+#[test]
+fn equal_strides_are_fetched_ahead_once_each_and_nothing_between() {
+    let mut cursors = Cursors::default();
+    let mut ahead = Vec::new();
+    for step in 1..40_u64 {
+        let read = range(step * 17 * MIB, MIB);
+        let plan = cursors.access(read, 2 * GIB, 64 * MIB, Instant::now());
+        assert_eq!(plan.fetch, read);
+        ahead.extend(plan.ahead);
+        if step >= 4 {
+            assert!(ahead.contains(&read), "{step}");
+        }
+    }
+    let starts: std::collections::BTreeSet<_> = ahead.iter().map(|r| r.start()).collect();
+    assert_eq!(starts.len(), ahead.len(), "each once");
+    assert!(
+        ahead
+            .iter()
+            .all(|r| r.start() % (17 * MIB) == 0 && r.len() == MIB)
+    );
+}

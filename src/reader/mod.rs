@@ -1,0 +1,336 @@
+//! Object version, offset and length -> bytes.
+//!
+//! A read notes its access with a cursor of its handle, which plans: what to fetch for this read, and
+//! what to fetch ahead of it. Both go to the cache, which says what of it nobody fetches yet; each
+//! absent run becomes one GET, whose bytes serve waiters as they arrive. Fetching ahead takes only
+//! memory and connections that demand leaves free, and ends with the handle.
+
+mod cursor;
+mod first;
+mod random;
+
+use std::time::Duration;
+
+use cursor::{Cursors, Plan};
+use futures_util::{StreamExt as _, stream};
+use random::Width;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+pub use first::Coming;
+
+use crate::cache::{BLOCK, Cache, CachedObject, Fill, Pinned, Slice, Status};
+use crate::request::Request;
+use crate::s3::{ByteRange, Error, ObjectVersion, S3};
+use crate::sync::{AbortHandle, Arc, AtomicU64, Mutex, Ordering, lock, spawn};
+
+/// The largest GET. From a few MiB on the cost of a request disappears behind that of its bytes, and
+/// smaller parts spread a window over more connections, each of which S3 serves at some 90 MB/s.
+const PART: u64 = 6 << 20;
+/// No stream fetches further ahead than this, however large the memory: 128 MiB cover 1.2 GB/s for
+/// 100 ms.
+const MAX_WINDOW: u64 = 128 << 20;
+
+/// The part of the memory that one object may take by being fetched whole.
+const WHOLE_ROOM: (u64, u64) = (7, 8);
+/// Parts of it under way: enough for 1 GB/s at S3's speed of a connection.
+const WHOLE_AT_ONCE: usize = 12;
+
+/// Reads object versions through one cache.
+#[derive(Debug)]
+pub struct Reader {
+    s3: Arc<S3>,
+    cache: Cache,
+    /// How long a fetch may take.
+    timeout: Duration,
+    /// Handles that stream: they share the memory for fetching ahead.
+    streams: AtomicU64,
+}
+
+impl Reader {
+    /// A reader whose blocks take at most `memory_limit` bytes, and whose fetches at most `timeout`.
+    pub fn new(s3: Arc<S3>, memory_limit: u64, timeout: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            s3,
+            cache: Cache::new(memory_limit),
+            timeout,
+            streams: AtomicU64::new(0),
+        })
+    }
+
+    /// Opens a version; sends nothing.
+    pub fn open(self: &Arc<Self>, object: Arc<ObjectVersion>) -> OpenObject {
+        OpenObject {
+            reader: Arc::clone(self),
+            object,
+            access: Mutex::new(Access::default()),
+        }
+    }
+
+    /// Fetches what a first read of `len` bytes at its start would fetch of an object that is probably
+    /// read next, if there is memory for it.
+    pub fn fetch_first(self: &Arc<Self>, object: Arc<ObjectVersion>, len: u64) {
+        let Some(range) = cursor::first_fetch(len, object.meta.size) else {
+            return;
+        };
+        let reader = Arc::clone(self);
+        let fetch = async move { fetch_part(&reader, &object, range).await };
+        spawn(fetch.in_current_span());
+    }
+
+    /// What one stream may have in flight: half of the memory belongs to them all.
+    fn window(&self) -> u64 {
+        let streams = self.streams.load(Ordering::Relaxed).max(1);
+        (self.cache.limit() / 2 / streams).clamp(BLOCK, MAX_WINDOW)
+    }
+}
+
+/// An open object: the cursors of its readers, and what is fetched ahead for them.
+#[derive(Debug)]
+pub struct OpenObject {
+    reader: Arc<Reader>,
+    object: Arc<ObjectVersion>,
+    access: Mutex<Access>,
+}
+
+#[derive(Debug, Default)]
+struct Access {
+    cursors: Cursors,
+    width: Width,
+    /// Fetches ahead under way.
+    ahead: Vec<AbortHandle>,
+    counted_as_stream: bool,
+}
+
+impl OpenObject {
+    /// The version that is open.
+    pub fn object(&self) -> &ObjectVersion {
+        &self.object
+    }
+
+    /// Whether nothing was read from it yet.
+    pub fn is_untouched(&self) -> bool {
+        lock(&self.access).cursors.are_new()
+    }
+
+    /// Up to `len` bytes from `offset` on; fewer only at the end of the object.
+    ///
+    /// # Errors
+    /// As S3 says; [`Error::Changed`] when this version is gone.
+    pub async fn read(&self, offset: u64, len: u64, request: &Request) -> Result<Slice, Error> {
+        let end = offset.saturating_add(len).min(self.object.meta.size);
+        let Some(wanted) = ByteRange::new(offset, end) else {
+            return Ok(Slice::empty());
+        };
+        let plan = self.plan(wanted);
+        let cached = cached(&self.object);
+        let cache = &self.reader.cache;
+        loop {
+            let pinned = cache.pin(cached, wanted, request).await?;
+            let pinned = pinned.ok_or(Error::TimedOut)?;
+            match pinned.status(wanted) {
+                Status::Present => {
+                    if plan.random {
+                        lock(&self.access).width.found(wanted);
+                    }
+                    self.keep_ahead(&plan).await;
+                    return Ok(pinned.slice(wanted));
+                }
+                Status::OnTheWay => {}
+                Status::Failed(error) => return Err(error),
+                Status::Absent => self.fetch_now(&pinned, &plan, wanted, request).await,
+            }
+            self.keep_ahead(&plan).await;
+            lock(&self.access).cursors.starved(wanted);
+            let since = Instant::now();
+            match pinned.settled(wanted, request.deadline).await? {
+                Status::Present => {
+                    if plan.random {
+                        self.waited(wanted, since.elapsed());
+                    }
+                    return Ok(pinned.slice(wanted));
+                }
+                Status::Failed(error) => return Err(error),
+                // A fetch that was under way for another handle ended with it.
+                Status::Absent | Status::OnTheWay => {}
+            }
+        }
+    }
+
+    fn plan(&self, wanted: ByteRange) -> Plan {
+        let mut access = lock(&self.access);
+        let window = self.reader.window();
+        let size = self.object.meta.size;
+        let now = Instant::now();
+        let plan = access.cursors.access(wanted, size, window, now);
+        if !plan.ahead.is_empty() && size > random::WHOLE && !access.counted_as_stream {
+            access.counted_as_stream = true;
+            self.reader.streams.fetch_add(1, Ordering::Relaxed);
+        }
+        plan
+    }
+
+    /// Fetches what is absent of `wanted`, and in the same requests what the plan adds to it if
+    /// there is memory for it.
+    async fn fetch_now(&self, pinned: &Pinned, plan: &Plan, wanted: ByteRange, request: &Request) {
+        let size = self.object.meta.size;
+        let range = if plan.random {
+            lock(&self.access).width.around(wanted, size)
+        } else {
+            plan.fetch
+        };
+        let cache = &self.reader.cache;
+        let wider = cache
+            .pin(cached(&self.object), range, &request.as_prefetch())
+            .await;
+        let mut fills = match wider {
+            Ok(Some(wider)) => wider.claim(range),
+            _ => pinned.claim(wanted),
+        };
+        fills.retain(|fill| fill.touches(wanted));
+        // Short enough to be read to its end if the file is closed: a connection is worth more.
+        let demand = Request::demand(self.reader.timeout);
+        for fill in fills {
+            self.spawn_fetch(fill, demand);
+        }
+    }
+
+    /// A random read had to wait: if such waits take longer than to fetch the object, it is fetched,
+    /// from this read on.
+    fn waited(&self, read: ByteRange, wait: Duration) {
+        let size = self.object.meta.size;
+        let room = self.reader.cache.limit() / WHOLE_ROOM.1 * WHOLE_ROOM.0;
+        if !lock(&self.access).width.waited(read, wait, size, room) {
+            return;
+        }
+        let on_and_around = [
+            ByteRange::new(read.start(), size),
+            ByteRange::new(0, read.start()),
+        ];
+        let parts = on_and_around.into_iter().flatten().flat_map(parts);
+        let (reader, object) = (Arc::clone(&self.reader), Arc::clone(&self.object));
+        let fetch_all = async move {
+            let fetch = |part| fetch_part(&reader, &object, part);
+            let parts = stream::iter(parts);
+            parts.for_each_concurrent(WHOLE_AT_ONCE, fetch).await;
+        };
+        let fetch_all = spawn(fetch_all.in_current_span()).abort_handle();
+        lock(&self.access).ahead.push(fetch_all);
+    }
+
+    /// Does what the plan has for what lies ahead of the read and behind it.
+    async fn keep_ahead(&self, plan: &Plan) {
+        if let Some(spent) = plan.spent {
+            self.reader.cache.spend(cached(&self.object), spent);
+        }
+        self.fetch_ahead(&plan.ahead).await;
+    }
+
+    /// Fetches what is absent of `ranges` in parts, as far as memory goes.
+    async fn fetch_ahead(&self, ranges: &[ByteRange]) {
+        let cache = &self.reader.cache;
+        let request = Request::demand(self.reader.timeout).as_prefetch();
+        for part in ranges.iter().copied().flat_map(parts) {
+            let pinned = cache.pin(cached(&self.object), part, &request).await;
+            let Ok(Some(pinned)) = pinned else {
+                // No memory for more: the cursor must not believe that it is on its way.
+                lock(&self.access).cursors.not_fetched_from(part.start());
+                return;
+            };
+            let fills = pinned.claim(part).into_iter();
+            let started: Vec<_> = fills.map(|fill| self.spawn_fetch(fill, request)).collect();
+            let mut access = lock(&self.access);
+            access.ahead.retain(|fetch| !fetch.is_finished());
+            access.ahead.extend(started);
+        }
+    }
+
+    fn spawn_fetch(&self, fill: Fill, request: Request) -> AbortHandle {
+        let reader = Arc::clone(&self.reader);
+        let object = Arc::clone(&self.object);
+        let fetch = async move {
+            let _relief = Relief(&reader);
+            fetch(&reader, &object, fill, request).await;
+        };
+        // A read is traceable down to the requests that it caused.
+        spawn(fetch.in_current_span()).abort_handle()
+    }
+}
+
+/// A closed file stops fetching ahead.
+impl Drop for OpenObject {
+    fn drop(&mut self) {
+        let access = lock(&self.access);
+        for fetch in &access.ahead {
+            fetch.abort();
+        }
+        if access.counted_as_stream {
+            self.reader.streams.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn cached(object: &ObjectVersion) -> CachedObject {
+    CachedObject {
+        number: object.number,
+        size: object.meta.size,
+    }
+}
+
+/// Cuts a range at multiples of [`PART`].
+fn parts(range: ByteRange) -> impl Iterator<Item = ByteRange> {
+    let mut start = range.start();
+    std::iter::from_fn(move || {
+        let end = range.end().min((start / PART + 1) * PART);
+        let part = ByteRange::new(start, end);
+        start = end;
+        part
+    })
+}
+
+/// When a fetch ends, or is ended, its blocks may make room for who waits.
+struct Relief<'a>(&'a Reader);
+
+impl Drop for Relief<'_> {
+    fn drop(&mut self) {
+        self.0.cache.relieve();
+    }
+}
+
+/// Fetches what is absent of a range as a guess, if there is memory for it.
+async fn fetch_part(reader: &Reader, object: &ObjectVersion, range: ByteRange) {
+    let request = Request::demand(reader.timeout).as_prefetch();
+    let pinned = reader.cache.pin(cached(object), range, &request).await;
+    let fills = match pinned {
+        Ok(Some(pinned)) => pinned.claim(range),
+        _ => return,
+    };
+    let _relief = Relief(reader);
+    for fill in fills {
+        fetch(reader, object, fill, request).await;
+    }
+}
+
+/// Fetches one run of bytes into its blocks.
+async fn fetch(reader: &Reader, object: &ObjectVersion, mut fill: Fill, request: Request) {
+    let Some(range) = fill.rest() else { return };
+    tracing::trace!(key = %object.key, ?range, class = ?request.class, "GET");
+    let mut body = reader
+        .s3
+        .get_range(&object.key, &object.meta.etag, range, request);
+    loop {
+        match body.next().await {
+            Ok(Some(bytes)) => fill.push(&bytes),
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(key = %object.key, ?range, "GET failed: {error}");
+                match request.class {
+                    crate::request::Class::Demand => fill.fail(&error),
+                    // Whoever needs these bytes asks for them itself, with patience of its own.
+                    crate::request::Class::Prefetch => drop(fill),
+                }
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! How wide random reads are fetched: what was asked for and what surrounds it, wider while the
+//! surroundings fetched lately answer other reads, narrower while they answer none.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::s3::ByteRange;
+
+/// At first: with 25 ms to the first byte and 90 MB/s a connection, its bytes cost a tenth of the wait.
+const FIRST: u64 = 256 << 10;
+/// Reads from this size on are fetched as they are, unless larger widths have been found to pay.
+const LARGE: u64 = 64 << 10;
+/// Below it, the request costs more than its bytes.
+const NARROWEST: u64 = 16 << 10;
+const WIDEST: u64 = 1 << 20;
+/// After so many reads the width is judged ...
+const JUDGED_AFTER: u32 = 16;
+/// ... by how many of them the last so many fetches answered.
+const RECENT: usize = 64;
+/// An object up to this size comes whole ...
+pub(super) const WHOLE: u64 = 8 << 20;
+/// ... with so many random reads that had to be fetched.
+const MUCH_TOUCHED: u32 = 3;
+/// A larger one, if it has room in memory, comes whole when its reader has waited as long as that
+/// takes at so many bytes a second: so it costs at most twice the time of the better choice. HDF5 and
+/// NetCDF-4 metadata are hundreds of small reads all over the file, each after the other.
+const WHOLE_RATE: u64 = 400_000_000;
+/// For readers that do not go through the object in order, so many times as long.
+const NO_ORDER: u32 = 4;
+/// Reads behind the one before count one, others take two away; so many are in order.
+const IN_ORDER: u32 = 8;
+/// A first read that ends so near the end is one for a table of contents there (zip, Parquet), which
+/// is longer than the read.
+const TAIL: u64 = 256 << 10;
+
+/// What is learnt of the random reads of one handle. Only what was fetched lately counts: that an
+/// object is mostly in memory by now says nothing of how wide the rest should come.
+#[derive(Debug)]
+pub(super) struct Width {
+    bytes: u64,
+    recent: VecDeque<ByteRange>,
+    reads: u32,
+    /// Of these, answered by what is recent.
+    hits: u32,
+    misses_ever: u32,
+    /// Of small reads that had to be fetched.
+    waited: Duration,
+    last_start: u64,
+    in_order: u32,
+    is_whole: bool,
+}
+
+impl Default for Width {
+    fn default() -> Self {
+        Self {
+            bytes: FIRST,
+            recent: VecDeque::new(),
+            reads: 0,
+            hits: 0,
+            misses_ever: 0,
+            waited: Duration::ZERO,
+            last_start: 0,
+            in_order: 0,
+            is_whole: false,
+        }
+    }
+}
+
+impl Width {
+    /// What to fetch for the random `read` that found nothing.
+    pub(super) fn around(&mut self, read: ByteRange, size: u64) -> ByteRange {
+        self.misses_ever += 1;
+        let (start, end) = if size <= WHOLE && self.misses_ever >= MUCH_TOUCHED {
+            (0, size)
+        } else if self.misses_ever == 1 && size - read.end() < TAIL / 4 {
+            (read.start().min(size.saturating_sub(TAIL)), size)
+        } else if read.len() < self.bytes && (read.len() < LARGE || self.bytes > FIRST) {
+            let start = read.start() - read.start() % self.bytes;
+            (start, read.end().next_multiple_of(self.bytes).min(size))
+        } else {
+            (read.start(), read.end())
+        };
+        let around = ByteRange::new(start, end).unwrap_or(read);
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(around);
+        self.judge(false);
+        around
+    }
+
+    /// Notes a random read that found its bytes.
+    pub(super) fn found(&mut self, read: ByteRange) {
+        let within =
+            |recent: &ByteRange| recent.start() <= read.start() && read.end() <= recent.end();
+        if self.recent.iter().any(within) {
+            self.judge(true);
+        }
+    }
+
+    /// Notes how long a random read waited. Whether all of the object is to be fetched now: once.
+    pub(super) fn waited(&mut self, read: ByteRange, wait: Duration, size: u64, room: u64) -> bool {
+        if read.len() >= LARGE {
+            return false;
+        }
+        self.in_order = match read.start() > self.last_start {
+            true => (self.in_order + 1).min(2 * IN_ORDER),
+            false => self.in_order.saturating_sub(2),
+        };
+        self.last_start = read.start();
+        self.waited += wait;
+        let times = if self.in_order >= IN_ORDER {
+            1
+        } else {
+            NO_ORDER
+        };
+        let whole = times * Duration::from_micros(size.saturating_mul(1_000_000) / WHOLE_RATE);
+        let is_due = self.waited >= whole && size <= room && !self.is_whole;
+        self.is_whole |= is_due;
+        is_due
+    }
+
+    fn judge(&mut self, hit: bool) {
+        self.reads += 1;
+        self.hits += u32::from(hit);
+        if self.reads == JUDGED_AFTER {
+            if self.hits >= JUDGED_AFTER / 4 {
+                self.bytes = (2 * self.bytes).min(WIDEST);
+            } else if self.hits == 0 {
+                self.bytes = (self.bytes / 2).max(NARROWEST);
+            }
+            (self.reads, self.hits) = (0, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn range(start: u64, len: u64) -> ByteRange {
+        ByteRange::new(start, start + len).expect("not empty")
+    }
+
+    #[test]
+    fn small_reads_take_their_surroundings_and_large_ones_nothing() {
+        let mut width = Width::default();
+        let around = width.around(range(5 * FIRST + 4096, 4096), GIB);
+        assert_eq!(around, range(5 * FIRST, FIRST));
+        let large = range(4096, LARGE);
+        assert_eq!(width.around(large, GIB), large);
+    }
+
+    /// The width after random reads within `span` bytes of a large object.
+    fn learnt(span: u64, reads: usize) -> u64 {
+        let mut random = fastrand::Rng::with_seed(span);
+        let mut width = Width::default();
+        let mut fetched: Vec<ByteRange> = Vec::new();
+        for _ in 0..reads {
+            let read = range(GIB + random.u64(0..span / 4096) * 4096, 4096);
+            let found = |f: &ByteRange| f.start() <= read.start() && read.end() <= f.end();
+            match fetched.iter().any(found) {
+                true => width.found(read),
+                false => fetched.push(width.around(read, 100 * GIB)),
+            }
+        }
+        width.bytes
+    }
+
+    #[test]
+    fn wider_while_it_pays_and_narrower_when_not() {
+        assert_eq!(learnt(20 * GIB, 1000), NARROWEST);
+        assert_eq!(learnt(8 << 20, 400), WIDEST);
+    }
+
+    #[test]
+    fn no_wider_because_much_of_the_object_is_in_memory() {
+        assert!(learnt(GIB, 40_000) <= FIRST);
+    }
+
+    #[test]
+    fn who_waits_long_gets_the_whole_object_once_and_earlier_in_order() {
+        let waits = |width: &mut Width, room, start: fn(u64) -> u64| {
+            let wait = Duration::from_millis(30);
+            (1..200).find(|i| width.waited(range(start(*i), 4096), wait, GIB / 4, room))
+        };
+        let mut ascending = Width::default();
+        assert_eq!(waits(&mut ascending, GIB, |i| i << 20), Some(23));
+        assert_eq!(waits(&mut ascending, GIB, |i| i << 20), None, "once");
+        let anywhere = |i| (i * 7919 % 251) << 20;
+        assert_eq!(waits(&mut Width::default(), GIB, anywhere), Some(90));
+        assert_eq!(
+            waits(&mut Width::default(), GIB / 8, anywhere),
+            None,
+            "no room"
+        );
+    }
+
+    #[test]
+    fn a_first_read_at_the_end_takes_the_tail() {
+        let read = range(GIB - 22, 22);
+        assert_eq!(Width::default().around(read, GIB), range(GIB - TAIL, TAIL));
+        let mut later = Width::default();
+        later.around(range(GIB / 2, 4096), GIB);
+        assert_eq!(later.around(read, GIB).len(), FIRST);
+    }
+
+    #[test]
+    fn a_small_object_comes_whole_when_it_is_touched_again_and_again() {
+        let mut width = Width::default();
+        let mut fetched = || width.around(range(1 << 20, 4096), WHOLE).len();
+        assert_eq!([fetched(), fetched(), fetched()], [FIRST, FIRST, WHOLE]);
+    }
+}

@@ -1,0 +1,90 @@
+//! The one loop that tries again.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::time::Instant;
+
+use super::client::{Connection, S3};
+use super::error::{Error, Failure};
+use crate::credentials::Credentials;
+use crate::request::{Class, Request};
+use crate::sync::Arc;
+
+/// How long a failing S3 is worth trying, if the operation's own deadline allows it.
+const RETRY_FOR: Duration = Duration::from_secs(60);
+/// Guesses are given up sooner: whoever needs the bytes asks for them, and a server in trouble must not
+/// be kept busy by guesses.
+const PREFETCH_RETRIES: usize = 2;
+/// One replay is what expired credentials need; another if those that came with it were old, too.
+const MAX_REPLAYS: u32 = 2;
+
+/// Pauses between attempts, with jitter: about 0.1, 0.2, 0.4 ... 5 s, without end.
+pub(super) fn pauses() -> impl Iterator<Item = Duration> + Send {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(5))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+impl S3 {
+    /// Sends with `send`, which gets the credentials if there are any, until it succeeds, fails for good or time is over. The connection is still
+    /// in use if what was sent has a body to come.
+    pub(super) async fn retried<T, F>(
+        &self,
+        request: &Request,
+        send: impl Fn(Option<Arc<Credentials>>) -> F + Send,
+    ) -> Result<(T, Connection), Error>
+    where
+        F: Future<Output = Result<T, Failure>> + Send,
+    {
+        let give_up = request.deadline.min(Instant::now() + RETRY_FOR);
+        let retries = match request.class {
+            Class::Demand => usize::MAX,
+            Class::Prefetch => PREFETCH_RETRIES,
+        };
+        let mut pauses = pauses().take(retries);
+        let mut replays = 0;
+        loop {
+            let signed_with = match &self.credentials {
+                None => None,
+                Some(manager) => {
+                    let current = tokio::time::timeout_at(request.deadline, manager.current());
+                    let current = current.await.map_err(|_| Error::TimedOut)??;
+                    Some((manager, current))
+                }
+            };
+            let connection = self.connection(request).await?;
+            let sent = send(signed_with.as_ref().map(|(_, current)| Arc::clone(current)));
+            let failure = match tokio::time::timeout_at(request.deadline, sent).await {
+                Err(_) => return Err(Error::TimedOut),
+                Ok(Ok(answer)) => {
+                    self.prove();
+                    return Ok((answer, connection));
+                }
+                Ok(Err(failure)) => failure,
+            };
+            drop(connection);
+            match failure {
+                Failure::Final(error) => return Err(error),
+                Failure::Expired(text) => match signed_with {
+                    Some((manager, credentials)) if replays < MAX_REPLAYS => {
+                        replays += 1;
+                        manager.invalidate(&credentials.access_key_id);
+                    }
+                    _ => return Err(Error::CredentialsRejected(text)),
+                },
+                Failure::Transient(text) => {
+                    let pause = pauses.next().unwrap_or(RETRY_FOR);
+                    tracing::debug!(?pause, "trying again: {text}");
+                    if Instant::now() + pause >= give_up {
+                        return Err(Error::Unavailable(text));
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! What is fetched, when, and in how many requests: counts, not times.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use mock_earthdata::{Content, Fault, FaultRule, Op, Shape, World};
+
+use crate::support::{Mount, PATIENCE, computed, world};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+fn objects(keys: impl IntoIterator<Item = (String, u64)>) -> World {
+    world(
+        keys.into_iter()
+            .map(|(key, size)| (key, Content::Synthetic { size })),
+    )
+}
+
+fn one(size: u64) -> (World, Mount, File) {
+    let world = objects([("one".to_owned(), size)]);
+    let mount = Mount::new(&world);
+    let file = File::open(mount.path("one")).expect("open");
+    world.reset_counters();
+    (world, mount, file)
+}
+
+/// Reads and compares.
+fn read(file: &File, key: &str, offset: u64, len: u64) {
+    let mut bytes = vec![0; usize::try_from(len).expect("small")];
+    file.read_exact_at(&mut bytes, offset).expect("a read");
+    assert!(
+        bytes == computed(key, offset, bytes.len()),
+        "{key} {offset}"
+    );
+}
+
+/// Answers as far away as S3's, so that what is asked for side by side is seen to be so.
+fn far_away(world: &World) {
+    world.set_shape(Shape {
+        first_byte: Duration::from_millis(20),
+        ..Shape::default()
+    });
+}
+
+#[test]
+fn a_closed_file_stops_fetching() {
+    let (world, _mount, file) = one(4 * GIB);
+    world.set_shape(Shape {
+        bytes_per_second: Some(20_000_000),
+        ..Shape::default()
+    });
+    for offset in (0..6 * MIB).step_by(1 << 20) {
+        read(&file, "one", offset, MIB);
+    }
+    drop(file);
+    let begin = Instant::now();
+    while world.counters().in_flight > 0 {
+        assert!(begin.elapsed() < PATIENCE, "still fetching");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let fetched = world.counters().body_bytes;
+    assert!(fetched <= 32 * MIB, "{fetched}");
+}
+
+#[test]
+fn equal_strides_are_fetched_and_not_what_lies_between() {
+    let (world, _mount, file) = one(GIB);
+    for step in 1..50 {
+        read(&file, "one", step * 17 * MIB, MIB);
+    }
+    let counters = world.counters();
+    // Of the strides ahead at the end, some are behind the last one read.
+    assert!(counters.body_bytes <= 60 * MIB, "{}", counters.body_bytes);
+    assert!(counters.get <= 70, "{} GETs", counters.get);
+}
+
+#[test]
+fn a_backward_reader_does_not_wait_for_each_read() {
+    let (world, _mount, file) = one(GIB);
+    for step in 1..=512 {
+        read(&file, "one", GIB / 2 - step * 64 * KIB, 64 * KIB);
+    }
+    let counters = world.counters();
+    assert!(counters.get <= 30, "{} GETs for 512 reads", counters.get);
+    assert!(counters.body_bytes <= 48 * MIB, "{}", counters.body_bytes);
+}
+
+#[test]
+fn small_reads_in_one_region_of_a_large_object_need_few_requests() {
+    let (world, _mount, file) = one(GIB);
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..1000 {
+        read(
+            &file,
+            "one",
+            600 * MIB + random.u64(0..1024) * 4 * KIB,
+            4 * KIB,
+        );
+    }
+    let counters = world.counters();
+    assert!(counters.get <= 64, "{} GETs for 1,000 reads", counters.get);
+    assert!(counters.body_bytes <= 16 * MIB, "{}", counters.body_bytes);
+}
+
+#[test]
+fn random_reads_fetch_little_more_than_they_ask_for() {
+    for (len, most) in [(64 * KIB, 130), (4 * KIB, 2000)] {
+        let (world, _mount, file) = one(8 * GIB);
+        let mut random = fastrand::Rng::with_seed(len);
+        let reads = 200;
+        for _ in 0..reads {
+            read(&file, "one", MIB + random.u64(0..2_000_000) * 4 * KIB, len);
+        }
+        let fetched = world.counters().body_bytes;
+        assert!(fetched * 100 <= reads * len * most, "{fetched} for {len}");
+    }
+}
+
+#[test]
+fn the_tail_of_a_file_comes_with_the_first_read_there() {
+    let (world, _mount, file) = one(GIB);
+    // As zip files are opened: the end of the central directory, then all of it.
+    read(&file, "one", GIB - 22, 22);
+    read(&file, "one", GIB - 200 * KIB, 200 * KIB);
+    let counters = world.counters();
+    assert_eq!(counters.get, 1);
+    assert!(counters.body_bytes <= 256 * KIB, "{}", counters.body_bytes);
+}
+
+#[test]
+fn a_file_of_5_mib_is_asked_for_at_once() {
+    let world = objects([("one".to_owned(), 5 * MIB)]);
+    let mount = Mount::new(&world);
+    far_away(&world);
+    let file = File::open(mount.path("one")).expect("open");
+    world.reset_counters();
+    for offset in (0..5 * MIB).step_by(1 << 20) {
+        read(&file, "one", offset, MIB);
+    }
+    let counters = world.counters();
+    assert_eq!((counters.get, counters.depth), (2, 1));
+    assert_eq!(counters.body_bytes, 5 * MIB);
+}
+
+#[test]
+fn a_look_at_the_header_does_not_fetch_the_file() {
+    let count = 20;
+    let key = |i: u64| format!("{i:03}/granule.nc");
+    let world = objects((0..count).map(|i| (key(i), 6 * MIB)));
+    let mount = Mount::new(&world);
+    for i in 0..count {
+        read(
+            &File::open(mount.path(key(i))).expect("open"),
+            &key(i),
+            0,
+            512,
+        );
+    }
+    let fetched = world.counters().body_bytes;
+    assert!(fetched <= count * 256 * KIB, "{fetched}");
+}
+
+#[test]
+fn files_in_listing_order_are_fetched_before_they_are_opened_and_once() {
+    const FILES: u64 = 200;
+    let key = |i: u64| format!("run/{i:04}.nc");
+    let world = objects((0..1000).map(|i| (key(i), 100 * KIB)));
+    let mount = Mount::new(&world);
+    assert_eq!(mount.names("run").len(), 1000);
+    far_away(&world);
+    world.reset_counters();
+    for i in 0..FILES {
+        assert!(mount.read(&key(i)) == computed(&key(i), 0, 102_400), "{i}");
+    }
+    let counters = world.counters();
+    let mut fetched = world.requests();
+    fetched.retain(|request| request.range.is_some());
+    let ahead = fetched.len() as u64 - FILES;
+    assert!(ahead <= 48, "{ahead} files fetched that nobody read");
+    assert!(counters.depth <= 60, "{} waited in turn", counters.depth);
+    fetched.sort_by(|a, b| a.key.cmp(&b.key));
+    let twice = fetched.windows(2).find(|two| two[0].key == two[1].key);
+    assert!(twice.is_none(), "{twice:?}");
+}
+
+#[test]
+fn sixteen_processes_share_the_run_through_a_directory() {
+    const FILES: u64 = 480;
+    let key = |i: u64| format!("run/{i:04}.nc");
+    let world = objects((0..FILES).map(|i| (key(i), 50 * KIB)));
+    let mount = Mount::new(&world);
+    mount.names("run");
+    far_away(&world);
+    world.reset_counters();
+    std::thread::scope(|scope| {
+        for reader in 0..16 {
+            let mount = &mount;
+            scope.spawn(move || {
+                for i in (reader..FILES).step_by(16) {
+                    assert!(mount.read(&key(i)) == computed(&key(i), 0, 51_200), "{i}");
+                }
+            });
+        }
+    });
+    assert_eq!(world.counters().body_bytes, FILES * 50 * KIB, "each once");
+}
+
+#[test]
+fn a_thousand_open_files_are_read_at_once_within_the_limit() {
+    let key = |i: u64| format!("{:02}/{i:04}", i % 50);
+    let world = objects((0..1000).map(|i| (key(i), MIB)));
+    let mount = Mount::with_args(&world, &["--memory-limit", "64MiB"]);
+    let open = |i| File::open(mount.path(key(i))).expect("open");
+    let files: Vec<_> = (0..1000).map(open).collect();
+    std::thread::scope(|scope| {
+        for (files, first) in files.chunks(10).zip((0..).step_by(10)) {
+            scope.spawn(move || {
+                for (file, i) in files.iter().zip(first..) {
+                    read(file, &key(i), 0, MIB);
+                }
+            });
+        }
+    });
+    let peak = mount.peak_rss();
+    assert!(peak <= (64 + 100) * MIB, "{} MiB", peak / MIB);
+}
+
+#[test]
+fn sixty_four_readers_of_their_own_part_of_one_object_fetch_it_about_once() {
+    let part = 4 * MIB;
+    let (world, mount, file) = one(64 * part);
+    drop(file);
+    std::thread::scope(|scope| {
+        for reader in 0..64 {
+            let file = File::open(mount.path("one")).expect("open");
+            scope.spawn(move || {
+                for step in 0..4 {
+                    read(&file, "one", reader * part + step * MIB, MIB);
+                }
+            });
+        }
+    });
+    // Some read ahead into parts whose readers are far from their start already.
+    let fetched = world.counters().body_bytes;
+    assert!(fetched <= 64 * part * 120 / 100, "{fetched}");
+}
+
+#[test]
+fn readers_over_block_borders_come_through_with_the_least_memory() {
+    let world = objects([("one".to_owned(), GIB)]);
+    let mount = Mount::with_args(&world, &["--memory-limit", "16MiB"]);
+    std::thread::scope(|scope| {
+        for reader in 0..100 {
+            let file = File::open(mount.path("one")).expect("open");
+            scope.spawn(move || {
+                for step in 0..5 {
+                    let block = 1 + (reader * 613 + step * 7919) % 1000;
+                    read(&file, "one", block * MIB - 100_000, 300_000);
+                }
+            });
+        }
+    });
+    let peak = mount.peak_rss();
+    assert!(peak <= (16 + 100) * MIB, "{} MiB", peak / MIB);
+}
+
+#[test]
+fn an_answer_that_is_slow_to_come_is_asked_for_once_more() {
+    let world = objects([("one".to_owned(), 64 * GIB)]);
+    // A read that waits for the slow answer fails.
+    let mount = Mount::with_args(&world, &["--operation-timeout", "10"]);
+    let file = File::open(mount.path("one")).expect("open");
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut read_somewhere = || read(&file, "one", random.u64(1..65_000) * MIB, 4 * KIB);
+    for _ in 0..100 {
+        read_somewhere();
+    }
+    world.reset_counters();
+    world.script(
+        FaultRule::on(Op::Get)
+            .times(1)
+            .fault(Fault::StallBefore(None)),
+    );
+    read_somewhere();
+    assert_eq!(world.counters().get, 2);
+}

@@ -1,0 +1,211 @@
+//! How many requests names cost, and how many of them wait for one another.
+
+use std::os::unix::fs::FileExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use mock_earthdata::{Content, Counters, World};
+
+use crate::support::{Mount, computed, world_with};
+
+/// `count` synthetic objects, slow enough that requests which do not wait for one another overlap.
+fn slow_world(keys: impl Iterator<Item = String>, size: u64) -> World {
+    let objects = keys.map(|key| (key, Content::Synthetic { size }));
+    world_with(objects, |settings| {
+        settings.lean = true;
+        settings.shape.first_byte = Duration::from_millis(100);
+    })
+}
+
+fn numbered(directory: &str, count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(move |i| format!("{directory}/{i:08}.bin"))
+}
+
+/// What `work` costs.
+fn costs(world: &World, work: impl FnOnce()) -> Counters {
+    world.reset_counters();
+    work();
+    world.counters()
+}
+
+fn stat(mount: &Mount, name: &str) -> bool {
+    std::fs::symlink_metadata(mount.path(name)).is_ok()
+}
+
+fn open_and_read(mount: &Mount, key: &str) {
+    let mut read = [0; 4096];
+    let file = std::fs::File::open(mount.path(key)).expect("open");
+    file.read_exact_at(&mut read, 0).expect("read");
+    assert!(read[..] == computed(key, 0, 4096), "{key}");
+}
+
+fn names_below(mount: &Mount, directory: &str) -> Vec<String> {
+    let found = Command::new("find")
+        .args([directory, "-type", "f"])
+        .current_dir(mount.root())
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("find runs");
+    let text = String::from_utf8(found.stdout).expect("UTF-8");
+    let mut names: Vec<_> = text.lines().map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn sixty_sidecar_probes_cost_five_requests() {
+    let world = slow_world(numbered("d", 1000), 1);
+    let mount = Mount::new(&world);
+    assert!(stat(&mount, "d"));
+    let counters = costs(&world, || {
+        for nth in 0..20 {
+            for suffix in ["aux.xml", "ovr", "msk"] {
+                assert!(!stat(&mount, &format!("d/{:08}.tif.{suffix}", nth * 50)));
+            }
+        }
+    });
+    assert!(counters.list <= 5, "{} LISTs", counters.list);
+    assert_eq!(counters.head + counters.get, 0);
+}
+
+#[test]
+fn files_looked_up_one_after_the_other_in_a_large_directory_are_known_ahead() {
+    let world = slow_world(numbered("d", 110_000), 1);
+    let mount = Mount::new(&world);
+    assert!(stat(&mount, "d"));
+    let counters = costs(&world, || {
+        for i in 70_000..70_900 {
+            assert!(stat(&mount, &format!("d/{i:08}.bin")));
+        }
+    });
+    assert!(counters.list <= 20, "{} LISTs", counters.list);
+}
+
+#[test]
+fn names_far_apart_cost_one_round_trip_each_and_few_guesses() {
+    let world = slow_world(numbered("d", 110_000), 1);
+    let mount = Mount::new(&world);
+    assert!(stat(&mount, "d"));
+    let names = 40;
+    let counters = costs(&world, || {
+        for i in 0..names {
+            let far = (i * 7919 + 1234) * 13 % 110_000;
+            assert!(stat(&mount, &format!("d/{far:08}.bin")));
+        }
+    });
+    assert!(counters.list <= 2 * names + 12, "{} LISTs", counters.list);
+    world.reset_counters();
+    let counters = costs(&world, || {
+        assert!(stat(&mount, "d/00100001.bin"));
+    });
+    assert!(counters.depth == 1 && counters.list <= 3, "{counters:?}");
+}
+
+#[test]
+fn first_bytes_come_along_with_the_lookup_once_they_get_used() {
+    let size = 64 << 20;
+    let far = |i: usize| format!("d/{:08}.bin", (i * 7919 + 1234) * 13 % 110_000);
+    let world = slow_world(numbered("d", 110_000), size);
+    let mount = Mount::new(&world);
+    assert!(stat(&mount, "d"));
+    for i in 0..12 {
+        open_and_read(&mount, &far(i));
+    }
+    for i in 12..15 {
+        let counters = costs(&world, || open_and_read(&mount, &far(i)));
+        assert!(counters.depth == 1 && counters.get == 1, "{counters:?}");
+        assert!(counters.list <= 3, "{} LISTs", counters.list);
+    }
+    // Names that are only looked at end it.
+    for i in 15..30 {
+        assert!(stat(&mount, &far(i)));
+    }
+    let counters = costs(&world, || {
+        assert!(stat(&mount, &far(31)));
+    });
+    assert_eq!(counters.get, 0);
+}
+
+#[test]
+fn the_second_file_of_a_deep_directory_is_one_round_trip_away() {
+    let deep = "a/b/c/d/e";
+    let world = slow_world(numbered(deep, 3), 1 << 20);
+    let mount = Mount::new(&world);
+    let counters = costs(&world, || {
+        assert!(stat(&mount, &format!("{deep}/00000000.bin")));
+    });
+    assert!(counters.depth <= 6, "{counters:?}");
+    let counters = costs(&world, || {
+        assert!(stat(&mount, &format!("{deep}/00000002.bin")));
+    });
+    assert_eq!(counters.depth, 1);
+}
+
+#[test]
+fn ls_l_of_2000_files_costs_three_lists_and_an_open_after_it_one_get() {
+    let world = slow_world(numbered("d", 2000), 1 << 20);
+    let mount = Mount::new(&world);
+    assert!(stat(&mount, "d"));
+    let counters = costs(&world, || {
+        let listed = Command::new("ls").arg("-l").arg(mount.path("d")).output();
+        let listed = listed.expect("ls runs").stdout;
+        assert_eq!(listed.split(|byte| *byte == b'\n').count(), 2002);
+    });
+    assert!(counters.list <= 3, "{} LISTs", counters.list);
+    let counters = costs(&world, || open_and_read(&mount, "d/00001234.bin"));
+    assert_eq!((counters.list, counters.head, counters.get), (0, 0, 1));
+}
+
+#[test]
+fn find_over_1000_directories_lists_ahead() {
+    let keys = (0..20_000).map(|i| format!("tree/{:06}/{:06}.bin", i / 20, i % 20));
+    let mut expected: Vec<_> = keys.clone().collect();
+    expected.sort();
+    let world = slow_world(keys, 1);
+    let mount = Mount::new(&world);
+    let counters = costs(&world, || assert!(names_below(&mount, "tree") == expected));
+    assert!(counters.list <= 40, "{} LISTs", counters.list);
+    assert!(counters.depth <= 20, "{} LISTs in turn", counters.depth);
+    let counters = costs(&world, || assert!(names_below(&mount, "tree") == expected));
+    assert_eq!(counters.list, 0);
+}
+
+#[test]
+fn find_over_large_and_over_nested_directories_lists_ahead() {
+    let large = (0..18_000).map(|i| format!("large/{:02}/{:06}.bin", i / 900, i % 900));
+    let nested = (0..12_000).map(|i| {
+        let (year, month, day) = (i / 1200, i / 100 % 12, i / 5 % 20);
+        format!("nested/{year}/{month:02}/{day:02}/{}", i % 5)
+    });
+    let all: Vec<_> = large.chain(nested).collect();
+    let world = slow_world(all.iter().cloned(), 1);
+    let mount = Mount::new(&world);
+    for (directory, most, deepest) in [("large", 30, 14), ("nested", 120, 70)] {
+        let mut expected: Vec<_> = all
+            .iter()
+            .filter(|key| key.starts_with(directory))
+            .collect();
+        expected.sort();
+        let counters = costs(&world, || {
+            let found = names_below(&mount, directory);
+            assert!(found.iter().eq(expected), "{directory}: {}", found.len());
+        });
+        let (lists, depth) = (counters.list, counters.depth);
+        assert!(lists <= most, "{directory}: {lists} LISTs");
+        assert!(depth <= deepest, "{directory}: {depth} LISTs in turn");
+    }
+}
+
+#[test]
+fn a_walk_that_stops_early_has_listed_little_ahead() {
+    let keys = (0..20_000).map(|i| format!("tree/{:06}/{:06}.bin", i / 20, i % 20));
+    let world = slow_world(keys, 1);
+    let mount = Mount::new(&world);
+    assert_eq!(mount.names("tree").len(), 1000);
+    let counters = costs(&world, || {
+        for directory in ["tree/000000", "tree/000001"] {
+            assert_eq!(mount.names(directory).len(), 20);
+        }
+    });
+    assert!(counters.list <= 4, "{} LISTs", counters.list);
+}

@@ -1,0 +1,294 @@
+//! What is said when a login does not lead to credentials, or S3 does not take them.
+
+use std::time::{Duration, Instant};
+
+use mock_earthdata::{
+    Access, Answer, DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_USER, Host, ListAccess, World,
+};
+
+use crate::failing::{mountpoint, refusal, says, small_world, with_password, with_token};
+use crate::scripted::{Scripted, header, reply};
+use crate::support::{BUCKET, Mount, program, program_at, world_with};
+
+#[test]
+fn a_user_agreement_that_is_found_missing_behind_the_redirects() {
+    let world = world_with([("file", "content")], |settings| {
+        settings.bearer = false;
+        settings.users[0].eula_accepted = false;
+    });
+    for endpoint in [world.tea_endpoint(), world.cumulus_endpoint()] {
+        let message = refusal(with_password(
+            program_at(&world, &endpoint),
+            DEFAULT_PASSWORD,
+        ));
+        let page = format!("http://{}/approve_app?client_id=", world.earthdata_host());
+        says(&message, &["EULA", "browser", &page]);
+    }
+}
+
+/// Wrong passwords lock an account. When the right one comes, it is refused, too: once.
+#[test]
+fn an_account_that_is_locked() {
+    let world = small_world();
+    for _ in 0..5 {
+        refusal(with_password(
+            program_at(&world, &world.tea_endpoint()),
+            "wrong",
+        ));
+    }
+    for endpoint in [world.tea_endpoint(), world.cumulus_endpoint()] {
+        let sent = world.counters().wrong_passwords;
+        let command = with_password(program_at(&world, &endpoint), DEFAULT_PASSWORD);
+        let message = refusal(command);
+        says(
+            &message,
+            &[DEFAULT_USER, "EARTHDATA_PASSWORD", "are locked"],
+        );
+        says(&message, &[&world.earthdata_host(), "for 15 minutes"]);
+        assert_eq!(world.counters().wrong_passwords, sent + 1);
+    }
+}
+
+#[test]
+fn an_account_that_is_locked_where_there_are_no_tokens() {
+    let world = world_with([("file", "content")], |settings| settings.token_api = false);
+    let command = || program_at(&world, &world.cumulus_endpoint());
+    for sent in 1..=6 {
+        let message = refusal(with_password(command(), "wrong"));
+        let expected = match sent {
+            ..=5 => "refuses the password",
+            _ => "are locked after failed logins",
+        };
+        says(&message, &[expected]);
+        assert_eq!(world.counters().wrong_passwords, sent);
+    }
+}
+
+#[test]
+fn a_login_host_that_is_down() {
+    let world = small_world();
+    world.refuse_connections_of(Host::Login, true);
+    let mut command = with_password(program_at(&world, &world.tea_endpoint()), DEFAULT_PASSWORD);
+    command.args(["--credential-wait", "1"]);
+    let message = refusal(command);
+    says(&message, &["cannot reach", &world.earthdata_host()]);
+    says(&message, &["onnection refused", "curl"]);
+}
+
+#[test]
+fn a_token_file_that_cannot_be_used() {
+    let world = small_world();
+    let directory = mountpoint();
+    let file = directory.path().join("token");
+    let name = file.to_str().expect("UTF-8");
+    let run = || {
+        let mut command = program_at(&world, &world.tea_endpoint());
+        command.args(["--token-file", name]);
+        refusal(command)
+    };
+    says(&run(), &[name, "No such file"]);
+    for text in ["", "\n", "machine a login hunter2 password hunter3"] {
+        std::fs::write(&file, text).expect("a file");
+        let message = run();
+        says(
+            &message,
+            &[name, "one token of Earthdata Login and nothing else"],
+        );
+        assert!(!message.contains("hunter"), "{message}");
+    }
+    assert_eq!(world.counters().credentials_requests, 0);
+    std::fs::write(&file, "garbage").expect("a file");
+    says(&run(), &["does not accept the token", name]);
+}
+
+#[test]
+fn a_token_that_no_header_can_hold() {
+    let world = small_world();
+    for token in ["two tokens", "\u{201c}quoted\u{201d}", "a\nb"] {
+        let message = refusal(with_token(program_at(&world, &world.tea_endpoint()), token));
+        says(
+            &message,
+            &["EARTHDATA_TOKEN", "one token of Earthdata Login"],
+        );
+        assert!(!message.contains(token), "{message}");
+    }
+    assert_eq!(world.counters().credentials_requests, 0);
+}
+
+/// A file server that does not answer, or a pipe that nobody writes to.
+#[test]
+fn a_token_file_that_cannot_be_read_to_its_end() {
+    let world = small_world();
+    let directory = mountpoint();
+    let pipe = directory.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).expect("a pipe");
+    let mut command = program_at(&world, &world.tea_endpoint());
+    command.arg("--token-file").arg(&pipe);
+    let message = refusal(command);
+    says(
+        &message,
+        &[pipe.to_str().expect("UTF-8"), "does not answer"],
+    );
+}
+
+/// What an option names is the only place that is looked at.
+#[test]
+fn a_netrc_that_lacks_the_login_host() {
+    let world = small_world();
+    let directory = mountpoint();
+    let netrc = directory.path().join("netrc");
+    std::fs::write(&netrc, "machine example.org login a password b").expect("a file");
+    let name = netrc.to_str().expect("UTF-8");
+    let mut command = with_token(program_at(&world, &world.tea_endpoint()), DEFAULT_TOKEN);
+    command.args(["--netrc", name]);
+    let message = refusal(command);
+    says(&message, &[&format!("none was found (looked at: {name})")]);
+    says(&message, &["--token-file", &world.earthdata_host()]);
+}
+
+#[test]
+fn an_expiration_in_an_unknown_format() {
+    let world = small_world();
+    let body =
+        r#"{"accessKeyId":"A","secretAccessKey":"hunter2","sessionToken":"c","expiration":"soon"}"#;
+    world.set_answer(Answer::Status(200, body.to_owned()));
+    let message = refusal(program(&world));
+    says(
+        &message,
+        &[&world.tea_endpoint(), "an expiration in an unknown format"],
+    );
+    assert!(!message.contains("hunter"), "{message}");
+}
+
+#[test]
+fn credentials_that_are_expired_on_arrival() {
+    let world = small_world();
+    let body = r#"{"accessKeyId":"A","secretAccessKey":"b","sessionToken":"c","expiration":"2021-01-27 00:50:09+00:00"}"#;
+    world.set_answer(Answer::Status(200, body.to_owned()));
+    let mut command = program(&world);
+    command.args(["--credential-wait", "1"]);
+    let message = refusal(command);
+    says(
+        &message,
+        &[&world.tea_endpoint(), "already expired", "clock"],
+    );
+    says(&message, &["2021-01-27 00:50:09+00:00"]);
+}
+
+/// The clock of this machine is wrong by hours: that is told, and reading goes on all the same.
+#[test]
+fn a_clock_that_is_off_by_more_than_a_minute() {
+    for (offset, told) in [
+        (7200, "7200 s behind"),
+        (-7200, "7200 s ahead of"),
+        (-30, ""),
+    ] {
+        let world = small_world();
+        world.set_clock_offset(offset);
+        let mount = Mount::new(&world);
+        assert_eq!(mount.read("file"), b"content");
+        let log = mount.log_with("is mounted on");
+        let line = log
+            .lines()
+            .find(|line| line.contains("the clock of this machine"));
+        let told_seconds = |line: &str| {
+            // The request takes time, too.
+            line.contains(told) || line.contains(&told.replace("7200", "7199"))
+        };
+        assert_eq!(line.is_some(), offset.abs() > 60, "{log}");
+        assert!(line.is_none_or(told_seconds), "{line:?}");
+    }
+}
+
+/// The instance metadata of a machine in `region`.
+pub(crate) fn metadata(region: &'static str) -> Scripted {
+    Scripted::start("127.0.0.1", move |head| {
+        let asks_token = head.starts_with("PUT /latest/api/token ")
+            && header(head, "x-aws-ec2-metadata-token-ttl-seconds").is_some();
+        let has_token = header(head, "x-aws-ec2-metadata-token") == Some("of-a-test");
+        if asks_token {
+            reply("200 OK", "", "of-a-test")
+        } else if has_token && head.starts_with("GET /latest/meta-data/placement/region ") {
+            reply("200 OK", "", region)
+        } else {
+            reply("401 Unauthorized", "", "")
+        }
+    })
+}
+
+fn denying_world() -> World {
+    let world = small_world();
+    let list = ListAccess::Nowhere;
+    world.set_bucket_access(BUCKET, Access { list, get: false });
+    world
+}
+
+/// What is said at the mount of a bucket that S3 denies, when `metadata` is asked where this is.
+fn denial(world: &World, metadata: &str) -> String {
+    let mut command = program(world);
+    command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata);
+    let mount = Mount::with(command, BUCKET);
+    let read = std::fs::read(mount.path("file.nc")).expect_err("denied");
+    assert_eq!(read.raw_os_error(), Some(libc::EACCES));
+    let log = mount.log_with("may not be listed");
+    let line = log.lines().find(|line| line.contains("may not be listed"));
+    line.unwrap_or_else(|| panic!("{log}")).to_owned()
+}
+
+#[test]
+fn credentials_granted_and_s3_denies_the_bucket() {
+    let world = denying_world();
+    let everywhere = ["AccessDenied", "us-west-2", "EULA", "below a prefix only"];
+    let far = metadata("eu-central-1");
+    let message = denial(&world, &far.url());
+    says(&message, &everywhere);
+    says(
+        &message,
+        &["this machine is in eu-central-1", &world.tea_endpoint()],
+    );
+    says(
+        &message,
+        &["--credentials-endpoint", BUCKET, &world.s3_url()],
+    );
+    assert_eq!(far.heads().len(), 2);
+    for head in far.heads() {
+        let secret = header(&head, "authorization").or_else(|| header(&head, "cookie"));
+        assert_eq!(secret, None, "nothing of Earthdata goes there");
+    }
+    let message = denial(&world, &metadata("us-west-2").url());
+    says(&message, &everywhere);
+    says(&message, &["the region is not the reason"]);
+    // Something else answers there: it gets no say in the log.
+    let portal = Scripted::start("127.0.0.1", |_| reply("200 OK", "", "<html>Welcome!"));
+    let message = denial(&world, &portal.url());
+    says(&message, &["cannot be learned"]);
+    assert!(!message.contains("Welcome"), "{message}");
+}
+
+/// Whoever waits for instance metadata waits a second, not for ever.
+#[test]
+fn instance_metadata_that_do_not_answer() {
+    let world = denying_world();
+    let silent = Scripted::start("127.0.0.1", |_| {
+        std::thread::sleep(Duration::from_secs(60));
+        String::new()
+    });
+    let begin = Instant::now();
+    let message = denial(&world, &silent.url());
+    says(&message, &["cannot be learned", "us-west-2"]);
+    assert!(begin.elapsed() < Duration::from_secs(30));
+    assert_eq!(silent.heads().len(), 1);
+}
+
+#[test]
+fn instance_metadata_that_may_not_be_asked() {
+    let world = denying_world();
+    let metadata = metadata("eu-central-1");
+    let mut command = program(&world);
+    command
+        .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.url())
+        .env("AWS_EC2_METADATA_DISABLED", "true");
+    let mount = Mount::with(command, BUCKET);
+    mount.log_with("cannot be learned");
+    assert_eq!(metadata.heads().len(), 0);
+}

@@ -1,0 +1,342 @@
+//! What is believed, for how long, and how a change is seen.
+
+use std::ffi::{CStr, CString};
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use mock_earthdata::Content;
+
+use super::*;
+use crate::support::{BUCKET, Mount, world};
+
+#[test]
+fn a_new_version_has_a_new_inode_and_a_directory_keeps_its_own() {
+    promised("A new version gets a new inode number.");
+    promised("The inode number of a version stays the same while the kernel remembers it");
+    promised(
+        "A directory keeps its inode number while the kernel remembers it, whatever happens in it.",
+    );
+    let world = keys(&["d/file", "d/other"]);
+    let mount = Mount::with_args(&world, &EACH_TIME);
+    let inode = |name: &str| fs::metadata(mount.path(name)).expect("stat").ino();
+    let (directory, file, other) = (inode("d"), inode("d/file"), inode("d/other"));
+    mount.names("d");
+    assert_eq!(
+        (inode("d"), inode("d/file"), inode("d/other")),
+        (directory, file, other)
+    );
+    world.put(BUCKET, "d/file", "replaced");
+    world.put(BUCKET, "d/new", "new");
+    assert_ne!(inode("d/file"), file);
+    mount.names("d");
+    assert_eq!((inode("d"), inode("d/other")), (directory, other));
+}
+
+#[test]
+fn a_ttl_of_zero_sees_every_change_at_once() {
+    promised(
+        "With `--metadata-ttl 0`, S3 is asked about every name at every use: a new, a removed and \
+         a replaced object are seen at once.",
+    );
+    let world = keys(&["d/replaced", "d/removed"]);
+    let mount = Mount::with_args(&world, &EACH_TIME);
+    let check = |present: &[(&str, &str)], absent: &[&str], list_first: bool| {
+        let names: Vec<_> = present.iter().map(|(name, _)| *name).collect();
+        if list_first {
+            assert_eq!(mount.names("d"), names);
+        }
+        for (name, content) in present {
+            let name = format!("d/{name}");
+            let size = fs::metadata(mount.path(&name)).expect("stat").len();
+            assert_eq!(size, content.len() as u64, "{name}");
+            assert_eq!(mount.read(&name), content.as_bytes(), "{name}");
+        }
+        for name in absent {
+            let name = format!("d/{name}");
+            assert_eq!(stat_errno(&mount, &name), Some(libc::ENOENT), "{name}");
+        }
+        if !list_first {
+            assert_eq!(mount.names("d"), names);
+        }
+    };
+    for list_first in [true, false] {
+        world.put(BUCKET, "d/replaced", "d/replaced");
+        world.put(BUCKET, "d/removed", "d/removed");
+        world.remove(BUCKET, "d/new");
+        let old = [("removed", "d/removed"), ("replaced", "d/replaced")];
+        check(&old, &["new"], list_first);
+        world.put(BUCKET, "d/new", "new");
+        world.put(BUCKET, "d/replaced", "another");
+        world.remove(BUCKET, "d/removed");
+        check(
+            &[("new", "new"), ("replaced", "another")],
+            &["removed"],
+            list_first,
+        );
+        // Of the same size: only the version tells.
+        world.put(BUCKET, "d/replaced", "ANOTHER");
+        check(
+            &[("new", "new"), ("replaced", "ANOTHER")],
+            &["removed"],
+            list_first,
+        );
+    }
+}
+
+#[test]
+fn a_name_becomes_a_directory_and_a_file_again() {
+    promised("a new, a removed and a replaced object are seen at once.");
+    let world = keys(&["name", "other"]);
+    let mount = Mount::with_args(&world, &EACH_TIME);
+    assert!(mount.path("name").is_file());
+    world.put(BUCKET, "name/below", "below");
+    assert!(mount.path("name").is_dir());
+    assert_eq!(mount.read("name/below"), b"below");
+    world.remove(BUCKET, "name/below");
+    assert!(mount.path("name").is_file());
+    assert_eq!(mount.read("name"), b"name");
+}
+
+#[test]
+fn what_was_listed_is_known_present_and_absent() {
+    promised("A name that was listed is not asked for again within the TTL.");
+    promised(
+        "A directory that was listed whole is known whole: within the TTL, names that are not in it \
+         are absent without a request.",
+    );
+    promised("Opening a file sends no request.");
+    let world = keys(&["d/a", "d/b/c", "d/e"]);
+    let mount = Mount::with_args(&world, &FOR_EVER);
+    assert_eq!(mount.names("d"), ["a", "b", "e"]);
+    world.reset_counters();
+    for name in ["a", "b", "e"] {
+        fs::metadata(mount.path("d").join(name)).expect("stat");
+    }
+    File::open(mount.path("d/a")).expect("open");
+    for absent in ["0", "aa", "b-", "zzz", "a.aux.xml"] {
+        let absent = format!("d/{absent}");
+        assert_eq!(stat_errno(&mount, absent), Some(libc::ENOENT));
+    }
+    assert_eq!(mount.names("d"), ["a", "b", "e"]);
+    let counters = world.counters();
+    assert_eq!((counters.list, counters.head, counters.get), (0, 0, 0));
+}
+
+#[test]
+fn absence_is_believed_as_presence_is() {
+    promised("Absence is believed as long as presence is.");
+    let world = keys(&["d/a", "d/z"]);
+    let mount = Mount::with_args(&world, &FOR_EVER);
+    let look = || {
+        assert_eq!(stat_errno(&mount, "d/missing"), Some(libc::ENOENT));
+        assert_eq!(stat_errno(&mount, "d/a"), None);
+    };
+    look();
+    world.reset_counters();
+    world.put(BUCKET, "d/missing", "not seen yet");
+    world.remove(BUCKET, "d/a");
+    look();
+    assert_eq!(world.counters().list, 0);
+}
+
+#[test]
+fn a_change_is_seen_when_the_ttl_is_over() {
+    promised("A change in the bucket is seen when the TTL is over, at the latest.");
+    let world = keys(&["d/replaced", "d/removed"]);
+    let mount = Mount::with_args(&world, &["--metadata-ttl", "500ms"]);
+    mount.names("d");
+    assert_eq!(mount.read("d/replaced"), b"d/replaced");
+    assert_eq!(stat_errno(&mount, "d/new"), Some(libc::ENOENT));
+    world.put(BUCKET, "d/new", "new");
+    world.put(BUCKET, "d/replaced", "another");
+    world.remove(BUCKET, "d/removed");
+    eventually("the new one", || stat_errno(&mount, "d/new").is_none());
+    eventually("the removed one is gone", || {
+        stat_errno(&mount, "d/removed") == Some(libc::ENOENT)
+    });
+    eventually("the replaced one", || {
+        fs::read(mount.path("d/replaced")).is_ok_and(|read| read == b"another")
+    });
+    eventually("the listing", || mount.names("d") == ["new", "replaced"]);
+}
+
+#[test]
+fn a_removed_object_opens_and_is_stale_and_then_gone() {
+    promised(
+        "Opening a file sends no request. A file that was replaced or removed within the TTL can \
+         still be opened.",
+    );
+    promised(
+        "When an object was replaced or removed, reads of its old version that memory cannot answer \
+         fail with ESTALE.",
+    );
+    promised(
+        "After an ESTALE the name is asked for again: soon after, an open sees the new version.",
+    );
+    promised("never a mixture of two versions.");
+    let size = 20 << 20;
+    let world = world([
+        ("removed", Content::Synthetic { size }),
+        ("replaced", Content::Synthetic { size }),
+    ]);
+    let mount = Mount::with_args(&world, &FOR_EVER);
+    mount.names("");
+    world.remove(BUCKET, "removed");
+    world.put(BUCKET, "replaced", "short");
+    for name in ["removed", "replaced"] {
+        let file = File::open(mount.path(name)).expect("open");
+        let read = file.read_at(&mut [0; 10], 0);
+        assert_eq!(errno(read), Some(libc::ESTALE), "{name}");
+    }
+    eventually("the removed one is gone", || {
+        stat_errno(&mount, "removed") == Some(libc::ENOENT)
+    });
+    eventually("the new version", || {
+        fs::read(mount.path("replaced")).is_ok_and(|read| read == b"short")
+    });
+}
+
+#[test]
+fn sighup_forgets_all_names() {
+    promised(
+        "SIGHUP forgets all that is known of names, in the program and in the kernel; an absent name \
+         that was asked for may stay absent for 10 s more.",
+    );
+    let world = keys(&["d/replaced", "d/removed", "top"]);
+    let mount = Mount::with_args(&world, &FOR_EVER);
+    assert_eq!(mount.names("d"), ["removed", "replaced"]);
+    assert_eq!(mount.names(""), ["d", "top"]);
+    assert_eq!(stat_errno(&mount, "d/new"), Some(libc::ENOENT));
+    assert_eq!(stat_errno(&mount, "new"), Some(libc::ENOENT));
+    world.remove(BUCKET, "d/removed");
+    world.put(BUCKET, "d/replaced", "another");
+    world.put(BUCKET, "d/new", "new");
+    world.put(BUCKET, "new", "new");
+    assert_eq!(stat_errno(&mount, "d/removed"), None);
+    mount.signal(libc::SIGHUP);
+    eventually("the listing", || mount.names("d") == ["new", "replaced"]);
+    eventually("the removed one is gone", || {
+        stat_errno(&mount, "d/removed") == Some(libc::ENOENT)
+    });
+    assert_eq!(mount.read("d/replaced"), b"another");
+    assert_eq!(mount.read("d/new"), b"new");
+    eventually("the new one at the top", || {
+        stat_errno(&mount, "new").is_none()
+    });
+    assert_eq!(mount.names(""), ["d", "new", "top"]);
+    assert!(mount.is_mounted());
+}
+
+/// libc's own calls, as programs use them.
+struct Directory(*mut libc::DIR);
+
+impl Directory {
+    fn open(mount: &Mount, name: &str) -> Self {
+        let path = mount.path(name).into_os_string().into_vec();
+        let path = CString::new(path).expect("no NUL");
+        // SAFETY: the path is valid.
+        let directory = unsafe { libc::opendir(path.as_ptr()) };
+        assert!(!directory.is_null());
+        Self(directory)
+    }
+
+    fn next(&mut self) -> Option<String> {
+        // SAFETY: the directory is open, and the name is a C string until the next call.
+        unsafe {
+            let entry = libc::readdir(self.0);
+            let name = (!entry.is_null()).then(|| CStr::from_ptr((*entry).d_name.as_ptr()));
+            name.map(|name| name.to_str().expect("UTF-8").to_owned())
+        }
+    }
+
+    fn tell(&mut self) -> libc::c_long {
+        // SAFETY: the directory is open.
+        unsafe { libc::telldir(self.0) }
+    }
+
+    fn seek(&mut self, position: libc::c_long) {
+        // SAFETY: the directory is open.
+        unsafe { libc::seekdir(self.0, position) };
+    }
+
+    fn rewind(&mut self) {
+        // SAFETY: the directory is open.
+        unsafe { libc::rewinddir(self.0) };
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // SAFETY: the directory is open, and is not used any more.
+        unsafe { libc::closedir(self.0) };
+    }
+}
+
+#[test]
+fn seekdir_goes_back_far_and_rewinddir_lists_anew() {
+    promised(
+        "A position of `telldir` stands for the number of entries before it: `seekdir` goes on there \
+         as long as the directory is open, and `rewinddir` lists anew.",
+    );
+    let names: Vec<_> = (0..40_000).map(|i| format!("d/{i:06}")).collect();
+    let world = keys(&names.iter().map(|name| &**name).collect::<Vec<_>>());
+    for ttl in [EACH_TIME, FOR_EVER] {
+        let mount = Mount::with_args(&world, &ttl);
+        let mut directory = Directory::open(&mount, "d");
+        let mut positions = Vec::new();
+        let mut seen = Vec::new();
+        loop {
+            positions.push(directory.tell());
+            match directory.next() {
+                Some(name) => seen.push(name),
+                None => break,
+            }
+        }
+        assert_eq!(seen.len(), 40_002);
+        for at in [39_999, 5, 20_000, 3, 40_001, 1_002] {
+            directory.seek(positions[at]);
+            assert_eq!(directory.next().as_ref(), Some(&seen[at]), "{at}");
+            assert_eq!(directory.next().as_ref(), seen.get(at + 1), "{at}");
+        }
+        if ttl == EACH_TIME {
+            world.put(BUCKET, "d/000000-new", "new");
+            directory.rewind();
+            let again: Vec<_> = std::iter::from_fn(|| directory.next()).collect();
+            assert_eq!(again.len(), 40_003);
+            assert_eq!(again[3], "000000-new");
+            world.remove(BUCKET, "d/000000-new");
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_changes_while_it_is_read_shows_the_rest_once() {
+    promised(
+        "A directory that changes while it is read shows each name at most once, and each name that \
+         was there all the time.",
+    );
+    let names: Vec<_> = (0..12_000).map(|i| format!("d/{i:06}")).collect();
+    let world = keys(&names.iter().map(|name| &**name).collect::<Vec<_>>());
+    let mount = Mount::with_args(&world, &EACH_TIME);
+    let mut directory = Directory::open(&mount, "d");
+    let mut seen = Vec::new();
+    for step in 0.. {
+        match directory.next() {
+            Some(name) => seen.push(name),
+            None => break,
+        }
+        if step % 100 == 0 {
+            // Before, around and behind the reader.
+            for at in [step / 2, step + 50, 11_900 - step / 2] {
+                world.put(BUCKET, &format!("d/{at:06}-new"), "new");
+                world.remove(BUCKET, &format!("d/{:06}", at / 100 * 100 + 1));
+            }
+        }
+    }
+    let once: std::collections::BTreeSet<_> = seen.iter().collect();
+    assert_eq!(once.len(), seen.len(), "a name twice");
+    for at in (0..12_000).filter(|at| at % 100 != 1) {
+        assert!(once.contains(&format!("{at:06}")), "{at} is missing");
+    }
+}

@@ -1,0 +1,65 @@
+//! Bandwidth: when the next bytes of a body may go.
+//!
+//! The times at which bytes are through lie on a schedule of their own, so that late timers do not add up.
+
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// A body below its bandwidth may catch up what it missed in this time: timers are no finer than a millisecond, and on a
+/// busy machine they come much later. From a real S3, what is on its way meanwhile waits in the socket.
+const BURST: Duration = Duration::from_millis(50);
+
+/// The most that goes at a time.
+const MAX_PIECE: usize = 1024 * 1024;
+
+/// When the next bytes may go.
+pub(crate) struct Pace {
+    bytes_per_second: u64,
+    /// When the bytes sent so far are through.
+    through: Instant,
+    sleep: Pin<Box<Sleep>>,
+    /// The sleep is for the bytes at the head of the chunk.
+    armed: bool,
+}
+
+impl Pace {
+    pub(crate) fn new(bytes_per_second: u64) -> Self {
+        let now = Instant::now();
+        Self {
+            bytes_per_second: bytes_per_second.max(1),
+            through: now,
+            sleep: Box::pin(sleep_until(now)),
+            armed: false,
+        }
+    }
+
+    /// The bytes that go at a time: those of 5 ms, within reason. Shorter ones cost a timer and a wake-up each; these are
+    /// still small beside the buffers of a socket.
+    pub(crate) fn piece(&self) -> usize {
+        usize::try_from(self.bytes_per_second / 200)
+            .map_or(MAX_PIECE, |piece| piece.clamp(1024, MAX_PIECE))
+    }
+
+    /// Returns when `len` bytes have had the time that they need.
+    pub(crate) async fn wait(&mut self, len: usize) {
+        poll_fn(|cx| self.poll(len, cx)).await;
+    }
+
+    /// Ready when `len` bytes have had the time that they need.
+    pub(crate) fn poll(&mut self, len: usize, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.armed {
+            let takes = Duration::from_secs_f64(len as f64 / self.bytes_per_second as f64);
+            let earliest = Instant::now().checked_sub(BURST).unwrap_or(self.through);
+            self.through = self.through.max(earliest) + takes;
+            self.sleep.as_mut().reset(self.through);
+            self.armed = true;
+        }
+        ready!(self.sleep.as_mut().poll(cx));
+        self.armed = false;
+        Poll::Ready(())
+    }
+}
