@@ -1,6 +1,6 @@
 //! What the user typed to mount a bucket.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
@@ -14,6 +14,7 @@ use crate::earthdata::Table;
 use crate::log;
 use crate::memory;
 use crate::mount::{Config, Source};
+use crate::namespace::KeyList;
 use crate::network::Network;
 
 /// Mounts a NASA Earthdata S3 bucket read-only, with temporary credentials that stay fresh.
@@ -120,6 +121,15 @@ pub(super) struct MountArgs {
     #[arg(default_value = "90", value_parser = values::operation_timeout, help_heading = "Caching")]
     operation_timeout: Duration,
 
+    /// A file of keys or s3:// URLs, one a line: the names to show where the bucket may not be listed
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "S3CREDMOUNT_KEYS",
+        help_heading = "Mount"
+    )]
+    keys: Option<PathBuf>,
+
     /// Where to log to [default: stderr in the foreground; in the background syslog where there is
     /// one, else a file below ~/.local/state/s3credmount]
     #[arg(
@@ -185,6 +195,10 @@ impl MountArgs {
                 _ => log::Level::Trace,
             },
         };
+        let keys = match &self.keys {
+            Some(file) => read_keys(file, &source)?,
+            None => KeyList::default(),
+        };
         // SAFETY: these calls have no preconditions and cannot fail.
         let (uid, gid) = unsafe { (libc::getuid(), libc::getgid()) };
         let mount = Config {
@@ -200,6 +214,7 @@ impl MountArgs {
             file_mode: self.file_mode,
             dir_mode: self.dir_mode,
             memory_limit: self.memory_limit.unwrap_or_else(memory::default_limit),
+            keys,
             metadata_ttl: self.metadata_ttl,
             operation_timeout: self.operation_timeout,
         };
@@ -209,4 +224,16 @@ impl MountArgs {
             foreground: self.foreground,
         })
     }
+}
+
+/// The keys of `file` that are below `source`.
+fn read_keys(file: &Path, source: &Source) -> Result<KeyList, String> {
+    let failed = |error: String| {
+        format!(
+            "the list of keys {} cannot be used: {error}",
+            file.display()
+        )
+    };
+    let text = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
+    KeyList::parse(&text, source.bucket(), source.prefix()).map_err(failed)
 }

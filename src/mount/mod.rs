@@ -32,7 +32,7 @@ use crate::credentials::{self, Manager};
 use crate::earthdata;
 use crate::fs::{Fs, Ownership};
 use crate::fuse::Adapter;
-use crate::namespace::Namespace;
+use crate::namespace::{KeyList, Namespace};
 use crate::network::Network;
 use crate::process::Signals;
 use crate::reader::Reader;
@@ -76,6 +76,8 @@ pub struct Config {
     pub dir_mode: u16,
     /// Bytes for data and names.
     pub memory_limit: u64,
+    /// Names where listing is denied.
+    pub keys: KeyList,
     /// How long names are believed.
     pub metadata_ttl: Duration,
     /// How long one file operation may take.
@@ -114,6 +116,16 @@ pub enum Error {
         error: Box<s3::Error>,
         /// What to do about it.
         hint: &'static str,
+    },
+    /// The bucket may not be read from where this machine is.
+    #[error("{location} cannot be read from this machine: {error}; {reasons}")]
+    Denied {
+        /// Bucket, server and region.
+        location: String,
+        /// What S3 said.
+        error: Box<s3::Error>,
+        /// What that means.
+        reasons: String,
     },
     /// mount(2) or fusermount3 failed.
     #[error("{0}")]
@@ -201,14 +213,30 @@ async fn build(config: &Config, launcher: &dyn Launcher) -> Result<Stack, Error>
         _ => "without credentials".to_owned(),
     };
     let s3 = Arc::new(S3::new(config.s3.clone(), manager, &config.network));
-    probe::probe(config, &s3, launcher).await?;
+    let may_be_listed = probe::probe(config, &s3, launcher).await?;
+    match config.keys.left_out() {
+        0 => {}
+        count => warn(
+            launcher,
+            &format!(
+                "{count} line{} of the list of keys (--keys) are not used: of another bucket, outside of \
+                 {}, or keys that no path can name",
+                if count == 1 { "" } else { "s" },
+                config.source
+            ),
+        ),
+    }
     let metadata = config.memory_limit / METADATA_SHARE;
     let namespace = Namespace::new(
         Arc::clone(&s3),
         config.source.prefix(),
+        config.keys.clone(),
         config.metadata_ttl,
         metadata,
     );
+    if !may_be_listed {
+        namespace.note_denied(config.source.prefix(), true);
+    }
     let reader = Reader::new(s3, config.memory_limit - metadata, config.operation_timeout);
     let ownership = Ownership {
         uid: config.uid,

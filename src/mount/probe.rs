@@ -10,10 +10,18 @@ use crate::s3::{self, S3};
 
 /// See [`super::FIRST_CREDENTIALS`].
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
+/// What S3 says of a policy that denies, unlike of one that does not allow (AWS, "Troubleshoot access
+/// denied error messages"); NASA's deny requests from outside of the region so.
+const EXPLICIT: &str = "explicit deny";
 
-/// Lists one key. A denied listing is a warning: some buckets cannot be listed, and their files can
-/// be read all the same.
-pub(super) async fn probe(config: &Config, s3: &S3, launcher: &dyn Launcher) -> Result<(), Error> {
+/// Lists one key; whether that is allowed. A denied listing is a warning: some buckets cannot be listed,
+/// and their files can be read all the same. But where S3 denies explicitly, and this machine is in
+/// another region than the bucket, nothing ever can.
+pub(super) async fn probe(
+    config: &Config,
+    s3: &S3,
+    launcher: &dyn Launcher,
+) -> Result<bool, Error> {
     let target = Target {
         source: &config.source,
         s3: &config.s3,
@@ -26,19 +34,31 @@ pub(super) async fn probe(config: &Config, s3: &S3, launcher: &dyn Launcher) -> 
                 let text = format!("{} is empty: nothing lies below it", config.source);
                 warn(launcher, &text);
             }
-            return Ok(());
+            return Ok(true);
         }
         Err(error) => error,
     };
     let location = target.location();
-    if matches!(error, s3::Error::AccessDenied(_)) {
-        let reasons = target.reasons(instance::region().await.as_deref());
+    if let s3::Error::AccessDenied(said) = &error {
+        let machine = instance::region().await;
+        let reasons = target.reasons(machine.as_deref());
+        let is_elsewhere = machine.is_some_and(|machine| machine != config.s3.region);
+        if is_elsewhere && said.contains(EXPLICIT) {
+            return Err(Error::Denied {
+                location,
+                error: Box::new(error),
+                reasons,
+            });
+        }
+        let names = match config.keys.len() {
+            0 => "files whose names you know can be read (--keys supplies names)".to_owned(),
+            count => format!("{count} names are known from --keys"),
+        };
         let text = format!(
-            "{location} may not be listed ({error}): files whose names you know can be read. If \
-             those fail, too: {reasons}"
+            "{location} may not be listed ({error}): {names}. If files cannot be read, too: {reasons}"
         );
         warn(launcher, &text);
-        return Ok(());
+        return Ok(false);
     }
     Err(Error::Bucket {
         location,

@@ -71,7 +71,7 @@ impl Namespace {
 
     /// Notes that `name` is unknown and about to be asked for; lists around it if that looks useful.
     pub(super) fn guess(self: &Arc<Self>, dir: &Arc<Dir>, name: &str, request: &Request) {
-        if self.ttl.is_zero() {
+        if self.ttl.is_zero() || self.is_denied(dir) {
             return;
         }
         let (sender, receiver) = watch::channel(());

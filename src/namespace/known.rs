@@ -111,11 +111,15 @@ pub(super) struct Directory {
     prefix: Arc<str>,
     revision: Revision,
     pub(super) habit: Habit,
+    /// Whether S3 denied to list it, when it was asked last.
+    pub(super) denied: Option<(bool, Instant)>,
     /// By start.
     intervals: BTreeMap<Box<[u8]>, Interval>,
     bytes: u64,
 }
 
+/// What a directory costs of which nothing is known: this, and its place in the table.
+const EMPTY_BYTES: u64 = 300;
 /// What an interval costs: two bounds, tree node, vector.
 const INTERVAL_BYTES: u64 = 150;
 /// What a file costs beside its key: version, reference counts, ETag, allocations.
@@ -125,12 +129,14 @@ const DIRECTORY_BYTES: u64 = 80;
 
 impl Directory {
     pub(super) fn new(prefix: Arc<str>) -> Self {
+        let bytes = EMPTY_BYTES + prefix.len() as u64;
         Self {
             prefix,
             revision: Revision::next(),
             habit: Habit::default(),
+            denied: None,
             intervals: BTreeMap::new(),
-            bytes: 0,
+            bytes,
         }
     }
 

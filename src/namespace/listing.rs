@@ -46,6 +46,8 @@ pub struct Listing {
     reached: End,
     /// The rest, once S3 is asked for it.
     ranges: Option<Ranges>,
+    /// S3 denies to list it, and the user supplies its names.
+    is_named: bool,
     /// Files whose name a directory further on may have.
     held: Vec<Entry>,
     /// Names that were left out, because no path can say them.
@@ -62,6 +64,7 @@ impl Listing {
             dir,
             reached: mark.0,
             ranges: None,
+            is_named: false,
             held: Vec::new(),
             unsayable: 0,
         }
@@ -89,6 +92,12 @@ impl Listing {
         if from.is_empty() {
             namespace.entered(&self.dir, request);
         }
+        self.is_named |= self.ranges.is_none()
+            && namespace.is_denied(&self.dir)
+            && namespace.has_names(&self.dir);
+        if self.is_named {
+            return self.next_named(namespace, &from, request).await.map(Some);
+        }
         if self.ranges.is_none() {
             let known = namespace.known_run(&self.dir, &from);
             let known = match known {
@@ -103,6 +112,7 @@ impl Listing {
                 return Ok(Some(self.entries(run.nodes, run.asked)));
             }
         }
+        let is_new = self.ranges.is_none();
         let ranges = self.ranges.get_or_insert_with(|| {
             let (s3, prefix) = (Arc::clone(&namespace.s3), Arc::clone(&self.dir.prefix));
             Ranges::new(s3, prefix, before(&from))
@@ -111,7 +121,22 @@ impl Listing {
             mut keys,
             end,
             asked,
-        } = ranges.next(request).await?;
+        } = match ranges.next(request).await {
+            Ok(listed) => listed,
+            Err(error @ Error::AccessDenied(_)) => {
+                namespace.note_denied(&self.dir.prefix, true);
+                if !is_new || !namespace.has_names(&self.dir) {
+                    return Err(error);
+                }
+                self.ranges = None;
+                self.is_named = true;
+                return self.next_named(namespace, &from, request).await.map(Some);
+            }
+            Err(error) => return Err(error),
+        };
+        if is_new && namespace.is_denied(&self.dir) {
+            namespace.note_denied(&self.dir.prefix, false);
+        }
         // A listing that begins inside a common prefix begins with that prefix.
         let behind = self.dir.prefix.len();
         keys.retain(|(key, _)| key.as_bytes()[behind..] >= *from);
@@ -127,6 +152,18 @@ impl Listing {
             warn_of_left_out(&self.dir.prefix, self.unsayable);
         }
         Ok(Some(entries))
+    }
+
+    /// The next entries, by the user's list of keys.
+    async fn next_named(
+        &mut self,
+        namespace: &Arc<Namespace>,
+        from: &[u8],
+        request: &Request,
+    ) -> Result<Vec<Entry>, Error> {
+        let named = namespace.named(&self.dir, from, request).await?;
+        self.reached = named.end;
+        Ok(self.entries(named.nodes, named.asked))
     }
 
     /// The entries that are certain now that the listing has come to `reached`.

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::known::{Place, Span, just_behind};
-use super::names::{is_sayable, looks_like_a_file};
+use super::names::is_sayable;
 use super::{Dir, Namespace, Node};
 use crate::request::Request;
 use crate::s3::{Error, ListFrom, ListQuery, Page};
@@ -18,6 +18,9 @@ impl Namespace {
         request: &Request,
     ) -> Result<Place, Error> {
         let asked = Instant::now();
+        if self.is_denied(dir) {
+            return self.ask_without_listing(dir, name, asked, request).await;
+        }
         let key = format!("{}{name}", dir.prefix);
         let below = format!("{key}/");
         let first = async |prefix, is_known| {
@@ -37,6 +40,7 @@ impl Namespace {
         let (file, directory) = match tokio::join!(file, directory) {
             (Ok(file), Ok(directory)) => (file, directory),
             (Err(Error::AccessDenied(_)), _) | (_, Err(Error::AccessDenied(_))) => {
+                self.note_denied(&dir.prefix, true);
                 return self.ask_without_listing(dir, name, asked, request).await;
             }
             (Err(error), _) | (_, Err(error)) => return Err(error),
@@ -82,43 +86,19 @@ impl Namespace {
         })
     }
 
-    fn learn_directory(&self, dir: &Dir, name: &str, exists: bool, asked: Instant) -> Option<Node> {
+    pub(super) fn learn_directory(
+        &self,
+        dir: &Dir,
+        name: &str,
+        exists: bool,
+        asked: Instant,
+    ) -> Option<Node> {
         let at = format!("{name}/");
         let prefix = format!("{}{at}", dir.prefix);
         self.learn(&dir.prefix, |known, inodes| {
             let node = exists.then(|| known.directory(inodes, &prefix));
             known.learn(Span::below(&at), asked, Vec::from_iter(node.clone()));
             node
-        })
-    }
-
-    /// Where LIST is denied, S3 answers a HEAD with 200 for a file, and with 403 for all that is
-    /// missing. A 403 is a directory, unless the name looks like a file's. Until one request of these
-    /// credentials has succeeded in the bucket, a 403 for a file may be about the credentials.
-    async fn ask_without_listing(
-        &self,
-        dir: &Dir,
-        name: &str,
-        asked: Instant,
-        request: &Request,
-    ) -> Result<Place, Error> {
-        let key = format!("{}{name}", dir.prefix);
-        let (meta, is_directory) = match self.s3.head(&key, request).await {
-            Ok(meta) => (Some(meta), false),
-            Err(Error::NotFound) => (None, false),
-            Err(Error::AccessDenied(_)) if !looks_like_a_file(name) => (None, true),
-            Err(Error::AccessDenied(_)) if self.s3.is_proven() => (None, false),
-            Err(error) => return Err(error),
-        };
-        let file = self.learn(&dir.prefix, |known, inodes| {
-            let file = meta.map(|meta| known.version(inodes, &key, meta));
-            known.learn(Span::point(name), asked, Vec::from_iter(file.clone()));
-            file
-        });
-        let directory = self.learn_directory(dir, name, is_directory, asked);
-        Ok(Place {
-            file: Some((file, asked)),
-            directory: Some((directory, asked)),
         })
     }
 }

@@ -6,10 +6,12 @@
 //!
 //! A cold lookup asks two things side by side, in one round trip: the first key with the name as its
 //! prefix (the file itself, if it exists) and the first key below `name/` (is it a directory). Where
-//! listing is denied, HEAD tells what it can ([`lookup`]).
+//! listing is denied, HEAD and the user's own list of keys tell what they can ([`denied`]).
 
+mod denied;
 mod guess;
 mod inodes;
+mod keys;
 mod known;
 mod listing;
 mod lookup;
@@ -26,6 +28,7 @@ use lru::LruCache;
 use tokio::time::Instant;
 
 pub use inodes::Inodes;
+pub use keys::KeyList;
 pub use known::Revision;
 pub use listing::{Entry, Listing, Mark};
 pub use names::looks_like_a_file;
@@ -99,6 +102,8 @@ pub struct Namespace {
     ttl: Duration,
     /// What the knowledge may take, in bytes.
     memory: u64,
+    /// What the user says that there is, for where listing is denied.
+    keys: KeyList,
     inodes: Inodes,
     directories: Mutex<Directories>,
     /// Lookups under way, by key.
@@ -119,11 +124,12 @@ struct Directories {
 
 impl Namespace {
     /// The names below `root`, which is empty or ends in `/`.
-    pub fn new(s3: Arc<S3>, root: &str, ttl: Duration, memory: u64) -> Self {
+    pub fn new(s3: Arc<S3>, root: &str, keys: KeyList, ttl: Duration, memory: u64) -> Self {
         Self {
             s3,
             ttl,
             memory,
+            keys,
             inodes: Inodes::new(Arc::from(root)),
             directories: Mutex::new(Directories {
                 known: LruCache::unbounded(),
@@ -290,11 +296,11 @@ impl Namespace {
     fn learn<T>(&self, prefix: &Arc<str>, change: impl FnOnce(&mut Directory, &Inodes) -> T) -> T {
         let mut directories = lock(&self.directories);
         let directories = &mut *directories;
+        let before = directories.known.peek(prefix).map_or(0, Directory::bytes);
         let make = || Directory::new(Arc::clone(prefix));
         let known = directories
             .known
             .get_or_insert_mut(Arc::clone(prefix), make);
-        let before = known.bytes();
         let result = change(known, &self.inodes);
         directories.bytes = directories.bytes + known.bytes() - before;
         // The directory just changed goes last, and alone it goes, too: what is too large streams.

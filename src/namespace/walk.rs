@@ -83,7 +83,7 @@ fn parent(prefix: &str) -> Option<&str> {
 impl Namespace {
     /// Notes that `dir` is being listed, and lists ahead if that looks like a walk.
     pub(super) fn entered(self: &Arc<Self>, dir: &Dir, request: &Request) {
-        if self.ttl.is_zero() {
+        if self.ttl.is_zero() || self.is_denied(dir) {
             return;
         }
         let Some(parent) = parent(&dir.prefix).filter(|parent| parent.starts_with(self.root()))

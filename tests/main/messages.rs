@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use mock_earthdata::{
-    Access, Answer, DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_USER, Host, ListAccess, World,
+    Access, Answer, DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_USER, Fault, FaultRule, Host,
+    ListAccess, World,
 };
 
 use crate::failing::{mountpoint, refusal, says, small_world, with_password, with_token};
 use crate::scripted::{Scripted, header, reply};
-use crate::support::{BUCKET, Mount, program, program_at, world_with};
+use crate::support::{BUCKET, Mount, fails, program, program_at, world_with};
 
 #[test]
 fn a_user_agreement_that_is_found_missing_behind_the_redirects() {
@@ -263,6 +264,29 @@ fn credentials_granted_and_s3_denies_the_bucket() {
     let message = denial(&world, &portal.url());
     says(&message, &["cannot be learned"]);
     assert!(!message.contains("Welcome"), "{message}");
+}
+
+/// Elsewhere than in the bucket's region an explicit deny is about the place, so nothing would ever be
+/// read; anywhere else it may be about the listing alone.
+#[test]
+fn an_explicit_deny_from_another_region_ends_the_mount_before_it_is_one() {
+    let world = small_world();
+    world.script(FaultRule::on_any().fault(Fault::ExplicitDeny));
+    let far = metadata("eu-central-1");
+    let mountpoint = tempfile::tempdir().expect("a directory");
+    let mut command = program(&world);
+    command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", far.url());
+    let (status, message) = fails(command, BUCKET, mountpoint.path());
+    assert_eq!(status, Some(1), "{message}");
+    says(
+        &message,
+        &["cannot be read from this machine", "explicit deny"],
+    );
+    says(
+        &message,
+        &["this machine is in eu-central-1", "us-west-2", BUCKET],
+    );
+    denial(&world, &metadata("us-west-2").url());
 }
 
 /// Whoever waits for instance metadata waits a second, not for ever.

@@ -1,6 +1,6 @@
 //! What is refused: writes, and listings.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -66,7 +66,7 @@ fn nothing_can_be_written() {
 #[test]
 fn a_bucket_that_cannot_be_listed_works_by_name() {
     promised("A bucket that may not be listed is mounted all the same, with a warning.");
-    promised("Where listing is denied, reading a directory fails with EACCES.");
+    promised("Where listing is denied, reading a directory fails with EACCES");
     promised("Where listing is denied, a name whose HEAD succeeds is a file.");
     promised(
         "Where listing is denied, a name whose HEAD is denied is a directory, unless it ends in a \
@@ -101,4 +101,99 @@ fn a_bucket_that_cannot_be_listed_works_by_name() {
     for absent in ["second.h5", "ATL03/x.nc4", "first.h5.aux.xml"] {
         assert_eq!(stat_errno(&mount, absent), Some(libc::ENOENT), "{absent}");
     }
+}
+
+/// A bucket in which LIST is denied but below `listed/`.
+fn unlisted(objects: &[&str], list: ListAccess) -> mock_earthdata::World {
+    let objects = objects.iter().map(|key| (*key, key.as_bytes().to_vec()));
+    world_with(objects, |settings| {
+        settings.buckets[0].access = Access { list, get: true };
+        settings.shape.first_byte = std::time::Duration::from_millis(50);
+    })
+}
+
+/// A mount with a list of keys.
+fn with_keys(world: &mock_earthdata::World, list: &str) -> (Mount, tempfile::TempDir) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("keys");
+    fs::write(&file, list).expect("a list");
+    let mount = Mount::with_args(world, &["--keys", file.to_str().expect("UTF-8")]);
+    (mount, directory)
+}
+
+#[test]
+fn a_list_of_keys_supplies_names() {
+    promised(
+        "`--keys FILE` supplies names: keys of the bucket or `s3://` URLs, one a line. Where listing \
+         is denied, these names are shown, with the directories that they make, and one that S3 does \
+         not have is left out.",
+    );
+    promised(
+        "A key that is not in the list can be read by its name all the same, but a directory that is \
+         not in the list does not exist where the list names others.",
+    );
+    promised("unless names in it are known from `--keys`");
+    let objects = ["a/x.h5", "a/y.h5", "a/b/z", "a/other.h5", "top.nc"];
+    let world = unlisted(&objects, ListAccess::Nowhere);
+    let list = "a/b/z\ns3://test-bucket/a/x.h5\n\na/y.h5\na/gone.h5\ns3://another/a/q.h5\ntop.nc\n";
+    let (mount, _directory) = with_keys(&world, list);
+    mount.log_with("5 names are known from --keys");
+    mount.log_with("1 line");
+    assert_eq!(mount.names(""), ["a", "top.nc"]);
+    world.reset_counters();
+    assert_eq!(mount.names("a"), ["b", "x.h5", "y.h5"]);
+    // HEADs side by side, and nothing more for sizes and opens.
+    let counters = world.counters();
+    assert_eq!((counters.head, counters.list, counters.depth), (3, 0, 1));
+    for key in ["a/x.h5", "a/y.h5"] {
+        let size = fs::metadata(mount.path(key)).expect("stat").len();
+        assert_eq!(size, key.len() as u64);
+    }
+    assert_eq!(world.counters().head, 3);
+    for key in ["a/x.h5", "a/b/z", "top.nc", "a/other.h5"] {
+        assert_eq!(mount.read(key), key.as_bytes());
+    }
+    assert_eq!(mount.names("a/b"), ["z"]);
+    for absent in ["a/none", "none", "a/b/none"] {
+        assert_eq!(stat_errno(&mount, absent), Some(libc::ENOENT), "{absent}");
+    }
+}
+
+#[test]
+fn a_long_list_of_keys_is_shown_in_order_and_whole() {
+    let keys: Vec<_> = (0..2500).map(|i| format!("d/{i:05}.h5")).collect();
+    let objects: Vec<_> = keys.iter().map(String::as_str).collect();
+    let world = unlisted(&objects, ListAccess::Nowhere);
+    let (mount, _directory) = with_keys(&world, &keys.join("\n"));
+    let names = fs::read_dir(mount.path("d")).expect("a directory");
+    let names: Vec<_> = names
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    let expected: Vec<_> = keys.iter().map(|key| OsString::from(&key[2..])).collect();
+    assert_eq!(names, expected);
+    assert_eq!(world.counters().head, 2500);
+}
+
+#[test]
+fn a_denied_listing_is_remembered_and_a_prefix_that_is_allowed_is_listed() {
+    promised(
+        "A denied listing is remembered for the TTL, for what lies below it, too: a name then costs \
+         one HEAD. A directory below that may be listed is listed.",
+    );
+    let objects = ["hidden/deep/file.h5", "listed/a.h5", "listed/d.1/b.h5"];
+    let world = unlisted(&objects, ListAccess::Below(vec!["listed/".to_owned()]));
+    let mount = Mount::new(&world);
+    world.reset_counters();
+    assert_eq!(mount.read("hidden/deep/file.h5"), b"hidden/deep/file.h5");
+    let counters = world.counters();
+    assert_eq!((counters.head, counters.list, counters.get), (3, 0, 1));
+    assert_eq!(mount.names("listed"), ["a.h5", "d.1"]);
+    world.reset_counters();
+    assert_eq!(mount.read("listed/d.1/b.h5"), b"listed/d.1/b.h5");
+    assert_eq!(
+        stat_errno(&mount, "listed/no-such-directory"),
+        Some(libc::ENOENT)
+    );
+    let counters = world.counters();
+    assert_eq!(counters.head, 0, "{counters:?}");
 }

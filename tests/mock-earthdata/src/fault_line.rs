@@ -105,10 +105,11 @@ fn parse_fault(text: &str) -> Result<Fault, String> {
 }
 
 /// The faults that need no value, by name.
-const PLAIN: [(&str, Fault); 18] = [
+const PLAIN: [(&str, Fault); 19] = [
     ("slow-down", Fault::SlowDown),
     ("internal-error", Fault::InternalError),
     ("access-denied", Fault::AccessDenied),
+    ("explicit-deny", Fault::ExplicitDeny),
     ("expired", Fault::Expired),
     ("time-too-skewed", Fault::TimeTooSkewed),
     ("archived", Fault::Archived),

@@ -22,6 +22,8 @@ pub enum Fault {
     InternalError,
     /// 403 `AccessDenied`.
     AccessDenied,
+    /// 403 `AccessDenied` by a policy that denies explicitly, as NASA's do to requests from outside of the region.
+    ExplicitDeny,
     /// 400 `ExpiredToken`, as a token that has run out: on Head a bare 400.
     Expired,
     /// 403 `RequestTimeTooSkewed`.
@@ -166,7 +168,7 @@ impl From<Op> for Ops {
 /// - OPS: `list`, `head`, `get`, joined by `+`, or `any`;
 /// - KEY: the key (of a list: the prefix), in which each `*` stands for any text, also `/`; it may have colons;
 /// - WHEN: `[SKIP+]TIMES[/EVERY]`, where TIMES may be `*`, for ever: `3`, `*`, `2+1`, `*/10`;
-/// - FAULT: `slow-down`, `internal-error`, `access-denied`, `expired`, `time-too-skewed`, `other-region=REGION`,
+/// - FAULT: `slow-down`, `internal-error`, `access-denied`, `explicit-deny`, `expired`, `time-too-skewed`, `other-region=REGION`,
 ///   `archived`, `changed-etag`, `missing-etag`, `flip-byte[=OFFSET]`, `wrong-content-range`, `ignore-range`, `not-xml`,
 ///   `cut-xml`, `repeat-token`, `loop-token`, `unordered`, `hostile-keys`, `hostile-fields`, `reset-before`,
 ///   `reset-after=BYTES`, `cut-after=BYTES`, `extra-bytes=BYTES`, `stall-before[=SECONDS]`,

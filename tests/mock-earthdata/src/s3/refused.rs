@@ -14,6 +14,10 @@ use crate::state::State;
 
 const BUCKET_REGION: HeaderName = HeaderName::from_static("x-amz-bucket-region");
 
+/// What S3 says where a policy denies, not merely does not allow.
+const EXPLICIT_DENY: &str = "User: arn:aws:sts::123456789012:assumed-role/s3-same-region-access-role/scientist is not authorized \
+     to perform the operation on this resource with an explicit deny in an identity-based policy";
+
 /// An error of S3.
 pub(crate) struct Refused {
     pub(crate) status: StatusCode,
@@ -76,6 +80,10 @@ impl Refused {
             Fault::SlowDown => Self::new(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),
             Fault::InternalError => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
             Fault::AccessDenied => Self::new(StatusCode::FORBIDDEN, "AccessDenied"),
+            Fault::ExplicitDeny => Self {
+                message: Cow::Borrowed(EXPLICIT_DENY),
+                ..Self::new(StatusCode::FORBIDDEN, "AccessDenied")
+            },
             Fault::Expired => {
                 state.meter.count(|counters| &mut counters.expired_refused);
                 Self::new(StatusCode::BAD_REQUEST, "ExpiredToken")

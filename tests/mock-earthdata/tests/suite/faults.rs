@@ -31,6 +31,7 @@ async fn errors() {
             (Fault::SlowDown, 503, "SlowDown"),
             (Fault::InternalError, 500, "InternalError"),
             (Fault::AccessDenied, 403, "AccessDenied"),
+            (Fault::ExplicitDeny, 403, "AccessDenied"),
             (Fault::Expired, 400, "ExpiredToken"),
             (Fault::TimeTooSkewed, 403, "RequestTimeTooSkewed"),
             (
