@@ -72,6 +72,12 @@ impl Adapter {
         }
     }
 
+    /// Answers at once. A panic drops the reply, too, and must not end the session thread.
+    fn answer(&self, operation: impl FnOnce()) {
+        // The hook has logged it.
+        let _ = catch_unwind(AssertUnwindSafe(operation));
+    }
+
     fn request(&self) -> Request {
         Request::demand(self.timeout)
     }
@@ -231,7 +237,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _req: &fuser::Request, ino: INodeNo, nlookup: u64) {
-        self.fs.forget(ino.0, nlookup);
+        self.answer(|| self.fs.forget(ino.0, nlookup));
     }
 
     fn getattr(
@@ -241,14 +247,14 @@ impl Filesystem for Adapter {
         _fh: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        match self.fs.node(ino.0) {
+        self.answer(|| match self.fs.node(ino.0) {
             Ok(node) => reply.attr(&ATTRIBUTES_LAST, &attributes(&node, self.fs.ownership())),
             Err(error) => reply.error(errno(&error)),
-        }
+        });
     }
 
     fn open(&self, _req: &fuser::Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.fs.open(ino.0) {
+        self.answer(|| match self.fs.open(ino.0) {
             // The inode is one version, so its pages stay true.
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE),
             Err(error) => {
@@ -256,7 +262,7 @@ impl Filesystem for Adapter {
                 let name = node.as_ref().map_or("", |node| node.path());
                 reply.error(failed("open", name, &error));
             }
-        }
+        });
     }
 
     fn read(
@@ -294,12 +300,14 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.fs.release(fh.0);
-        reply.ok();
+        self.answer(|| {
+            self.fs.release(fh.0);
+            reply.ok();
+        });
     }
 
     fn opendir(&self, _req: &fuser::Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.fs.open_directory(ino.0) {
+        self.answer(|| match self.fs.open_directory(ino.0) {
             Ok((handle, pages)) => {
                 let flags = match pages {
                     Pages::Forget => FopenFlags::empty(),
@@ -309,7 +317,7 @@ impl Filesystem for Adapter {
                 reply.opened(FileHandle(handle), flags);
             }
             Err(error) => reply.error(errno(&error)),
-        }
+        });
     }
 
     fn readdir(
@@ -393,8 +401,10 @@ impl Filesystem for Adapter {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.fs.release_directory(fh.0);
-        reply.ok();
+        self.answer(|| {
+            self.fs.release_directory(fh.0);
+            reply.ok();
+        });
     }
 
     fn getxattr(
@@ -412,21 +422,21 @@ impl Filesystem for Adapter {
         let Some(name) = name else {
             return reply.error(Errno::EOPNOTSUPP);
         };
-        match self.fs.attribute(ino.0, name) {
+        self.answer(|| match self.fs.attribute(ino.0, name) {
             Ok(Some(value)) => attribute(value.as_bytes(), size, reply),
             Ok(None) => reply.error(Errno::ENODATA),
             Err(error) => reply.error(errno(&error)),
-        }
+        });
     }
 
     fn listxattr(&self, _req: &fuser::Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        match self.fs.attribute_names(ino.0) {
+        self.answer(|| match self.fs.attribute_names(ino.0) {
             Ok(names) => {
                 let terminated = names.iter().flat_map(|name| name.bytes().chain([0]));
                 attribute(&terminated.collect::<Vec<_>>(), size, reply);
             }
             Err(error) => reply.error(errno(&error)),
-        }
+        });
     }
 
     /// S3 has no size: `df` shows a pebibyte, all of it free, so that no monitor takes the mount for
@@ -455,3 +465,7 @@ fn attribute(value: &[u8], room: u32, reply: ReplyXattr) {
 fn skipped(offset: u64, from: u64) -> usize {
     usize::try_from(offset.saturating_sub(from)).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+#[path = "fuse_tests.rs"]
+mod tests;

@@ -22,12 +22,16 @@ mod background;
 mod buckets;
 #[path = "main/check.rs"]
 mod check;
+#[path = "main/crash.rs"]
+mod crash;
 #[path = "main/day.rs"]
 mod day;
 #[path = "main/expiry.rs"]
 mod expiry;
 #[path = "main/failing.rs"]
 mod failing;
+#[path = "main/faults.rs"]
+mod faults;
 #[path = "main/fetching.rs"]
 mod fetching;
 #[path = "main/handing_out.rs"]

@@ -12,6 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt;
@@ -166,9 +167,11 @@ fn open(path: &Path) -> io::Result<File> {
 
 /// A panic is a bug that one operation pays for; its place must be found afterwards.
 fn log_panics() {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
     std::panic::set_hook(Box::new(|panic| {
         let backtrace = std::backtrace::Backtrace::force_capture();
-        tracing::error!("a bug in s3credmount: {panic}\n{backtrace}");
+        let count = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
+        tracing::error!(count, "a bug in s3credmount: {panic}\n{backtrace}");
     }));
 }
 

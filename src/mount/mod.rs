@@ -140,6 +140,13 @@ pub enum Error {
 /// # Errors
 /// Why it could not be mounted.
 pub fn run(config: &Config, log: &str, launcher: &dyn Launcher) -> Result<(), Error> {
+    if let Ok(Some(source)) = Mountpoint::clear(&config.mountpoint) {
+        let path = config.mountpoint.display();
+        let text = format!(
+            "a dead mount of {source} was left on {path} by a process that is gone: removed"
+        );
+        warn(launcher, &text);
+    }
     let mountpoint = Mountpoint::check(&config.mountpoint)?;
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -57,6 +57,20 @@ impl Mountpoint {
         Ok(Self { path })
     }
 
+    /// Takes mounts of this program off `path` whose process is gone, as after `kill -9`; what they
+    /// were of, if there were any.
+    pub(super) fn clear(path: &Path) -> io::Result<Option<String>> {
+        let mut cleared = None;
+        while is_dead(path)
+            && let Some(absolute) = absolute(path)
+            && let Some(source) = mounted_by_us(&absolute)
+        {
+            Self { path: absolute }.detach()?;
+            cleared = Some(source);
+        }
+        Ok(cleared)
+    }
+
     /// Absolute.
     pub(super) fn path(&self) -> &Path {
         &self.path
@@ -126,6 +140,39 @@ impl Mountpoint {
             format!("cannot mount on {path}: {}", text.trim())
         }
     }
+}
+
+/// Whether a FUSE mount without a process hangs there.
+fn is_dead(path: &Path) -> bool {
+    // Attributes of its root may still be known to the kernel; what is in it is not.
+    let error = std::fs::read_dir(path).err();
+    let errno = error.and_then(|error| error.raw_os_error());
+    matches!(errno, Some(libc::ENOTCONN | libc::ECONNABORTED))
+}
+
+/// The absolute path without links of a directory that cannot be looked at itself.
+fn absolute(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    let parent = path.parent()?.canonicalize().ok()?;
+    Some(parent.join(path.file_name()?))
+}
+
+/// What the mount on top of `path` is of, if it is of this program (proc(5), mountinfo).
+fn mounted_by_us(path: &Path) -> Option<String> {
+    let escaped: String = path.to_str()?.chars().fold(String::new(), |mut text, c| {
+        match c {
+            ' ' | '\t' | '\n' | '\\' => text.push_str(&format!("\\{:03o}", u32::from(c))),
+            _ => text.push(c),
+        }
+        text
+    });
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let top = mounts
+        .lines()
+        .rev()
+        .find(|line| line.split(' ').nth(4) == Some(&escaped))?;
+    let mut fields = top.split_once(" - ")?.1.split(' ');
+    (fields.next()? == "fuse.s3credmount").then(|| fields.next().unwrap_or_default().to_owned())
 }
 
 fn may_open_fuse() -> bool {

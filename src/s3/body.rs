@@ -9,14 +9,16 @@ use tokio::time::Instant;
 
 use super::client::{Connection, S3};
 use super::error::Error;
-use super::retry;
+use super::pace::{PATIENCE, Pace};
+use super::retry::{self, Attempt};
 use super::types::{ByteRange, ETag};
-use crate::credentials::Credentials;
-use crate::request::{Class, Request};
+use crate::request::Request;
 use crate::sync::Arc;
 
-/// A body from which nothing comes for so long is asked for again from the byte reached on.
-const STALL: Duration = Duration::from_secs(10);
+/// The longest pause between two requests for a body that breaks off.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// A body that is given up again and again gets so much time in the end.
+const MOST_PATIENCE: Duration = Duration::from_secs(32);
 
 /// The bytes of a range of one object version, as they arrive.
 pub struct Body {
@@ -27,11 +29,14 @@ pub struct Body {
     rest: Option<ByteRange>,
     request: Request,
     open: Option<Open>,
+    /// How long it may come too slowly.
+    patience: Duration,
     pauses: Box<dyn Iterator<Item = Duration> + Send>,
 }
 
 struct Open {
     stream: ByteStream,
+    pace: Pace,
     _connection: Connection,
 }
 
@@ -60,6 +65,7 @@ impl S3 {
             rest: Some(range),
             request,
             open: None,
+            patience: PATIENCE,
             pauses: Box::new(retry::pauses()),
         }
     }
@@ -75,13 +81,19 @@ impl Body {
             let open = match &mut self.open {
                 Some(open) => open,
                 none => {
-                    none.insert(open(&self.s3, &self.key, &self.etag, rest, &self.request).await?)
+                    let stream = open(&self.s3, &self.key, &self.etag, rest, &self.request);
+                    let (stream, connection) = stream.await?;
+                    none.insert(Open {
+                        stream,
+                        pace: Pace::new(self.patience),
+                        _connection: connection,
+                    })
                 }
             };
-            let stalled = Instant::now() + STALL;
-            let until = self.request.deadline.min(stalled);
+            let until = self.request.deadline.min(open.pace.until());
             let broken = match tokio::time::timeout_at(until, open.stream.next()).await {
                 Ok(Some(Ok(bytes))) if bytes.len() as u64 <= rest.len() => {
+                    open.pace.came(bytes.len());
                     self.rest = ByteRange::new(rest.start() + bytes.len() as u64, rest.end());
                     if self.rest.is_none() {
                         self.open = None;
@@ -96,11 +108,15 @@ impl Body {
                 Ok(Some(Err(e))) => e.to_string(),
                 Ok(None) => "the body ended early".to_owned(),
                 Err(_) if Instant::now() >= self.request.deadline => return Err(Error::TimedOut),
-                Err(_) => format!("nothing came for {} s", STALL.as_secs()),
+                Err(_) => {
+                    self.s3.sender.renew_connections();
+                    self.patience = (2 * self.patience).min(MOST_PATIENCE);
+                    open.pace.too_slow()
+                }
             };
             self.open = None;
             tracing::debug!(key = %self.key, ?rest, "resuming a body: {broken}");
-            let pause = self.pauses.next().unwrap_or(STALL);
+            let pause = self.pauses.next().unwrap_or(LONGEST_PAUSE);
             if Instant::now() + pause >= self.request.deadline {
                 return Err(Error::Unavailable(broken));
             }
@@ -116,18 +132,13 @@ async fn open(
     etag: &ETag,
     range: ByteRange,
     request: &Request,
-) -> Result<Open, Error> {
-    let send = |credentials: Option<Arc<Credentials>>| async move {
-        let credentials = credentials.as_deref();
-        let get = || s3.getter.get(key, etag, range, credentials);
-        match request.class {
-            Class::Demand => s3.hedges.first_of(get, || s3.free_connection()).await,
-            Class::Prefetch => get().await,
-        }
+) -> Result<(ByteStream, Connection), Error> {
+    let send = async |attempt: Attempt| {
+        let get = || s3.get(key, etag, range, &attempt);
+        let hedges = &s3.hedges.gets;
+        hedges
+            .first_of(request.class, get, || s3.free_connection())
+            .await
     };
-    let (stream, connection) = s3.retried(request, send).await?;
-    Ok(Open {
-        stream,
-        _connection: connection,
-    })
+    s3.retried(request, send).await
 }

@@ -1,20 +1,15 @@
 //! The client of one bucket, and the connections it may use.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::SystemTime;
 
-use aws_sdk_s3::config::retry::RetryConfig;
-use aws_sdk_s3::config::{
-    BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-    SharedCredentialsProvider, StalledStreamProtectionConfig,
-};
-use aws_sdk_s3::types::StorageClass;
 use reqwest::Url;
 
 use super::error::{Error, Failure};
-use super::get::Getter;
-use super::hedge::Hedges;
-use super::http;
+use super::hedge::Kinds;
+use super::http::Pool;
+use super::retry::Attempt;
+use super::send::{Method, Sender, path};
 use super::types::{ETag, ObjectMeta, Storage};
 use crate::credentials::Manager;
 use crate::network::Network;
@@ -39,9 +34,8 @@ pub struct Settings {
 /// The client of one bucket.
 #[derive(Debug)]
 pub struct S3 {
-    pub(super) client: aws_sdk_s3::Client,
-    pub(super) getter: Getter,
-    pub(super) hedges: Hedges,
+    pub(super) sender: Sender,
+    pub(super) hedges: Kinds,
     pub(super) bucket: String,
     pub(super) credentials: Option<Manager>,
     connections: Connections,
@@ -55,37 +49,15 @@ impl S3 {
         // A proxy must not see plain http, and could not reach what is on this machine.
         let endpoint = settings.endpoint_url.as_ref();
         let is_direct = endpoint.is_some_and(|url| url.scheme() != "https");
-        let connector = http::connector(network, is_direct, settings.max_connections);
+        let pool = Pool::new(network.clone(), is_direct, settings.max_connections);
         let path_style = settings.force_path_style
             || settings
                 .endpoint_url
                 .as_ref()
                 .is_some_and(names_no_bucket_host);
-        let getter = Getter::new(&settings, path_style, connector.clone());
-        let mut config = aws_sdk_s3::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .http_client(http::client(&connector))
-            .interceptor(http::UserAgent)
-            .region(Region::new(settings.region))
-            .force_path_style(path_style)
-            .identity_cache(IdentityCache::no_cache())
-            .retry_config(RetryConfig::disabled())
-            // `body` watches for stalls itself: it knows whether somebody waits.
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            // The default asks for checksums on ranged GETs, which S3 cannot give.
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-            .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
-        config.set_endpoint_url(settings.endpoint_url.map(String::from));
-        config = match &credentials {
-            Some(manager) => {
-                config.credentials_provider(SharedCredentialsProvider::new(manager.clone()))
-            }
-            None => config.allow_no_auth(),
-        };
         Self {
-            client: aws_sdk_s3::Client::from_conf(config.build()),
-            getter,
-            hedges: Hedges::default(),
+            sender: Sender::new(&settings, path_style, pool),
+            hedges: Kinds::default(),
             bucket: settings.bucket,
             credentials,
             connections: Connections::new(settings.max_connections),
@@ -99,22 +71,26 @@ impl S3 {
     /// [`Error::AccessDenied`] also for keys that do not exist, where listing is denied.
     pub async fn head(&self, key: &str, request: &Request) -> Result<ObjectMeta, Error> {
         tracing::trace!(key, "HEAD");
-        let head = |_| async {
-            let head = self.client.head_object().bucket(&self.bucket).key(key);
-            let head = head.send().await;
-            let head = head.map_err(|e| Failure::from_sdk(&e, true))?;
-            let size = head.content_length().and_then(|n| u64::try_from(n).ok());
-            let (Some(size), Some(etag)) = (size, head.e_tag()) else {
+        let target = path(key);
+        let head = async |attempt: Attempt| {
+            let send = || self.sender.send(Method::Head, &target, &[], &attempt);
+            let hedges = &self.hedges.names;
+            let head = hedges.first_of(request.class, send, || self.free_connection());
+            let head = head.await?;
+            let header = |name| head.headers().get(name);
+            let size = header("content-length").and_then(|size| size.parse().ok());
+            let (Some(size), Some(etag)) = (size, header("etag")) else {
                 return Err(Failure::Transient("a HEAD without size or ETag".to_owned()));
             };
+            let time =
+                header("last-modified").and_then(|date| httpdate::parse_http_date(date).ok());
             Ok(ObjectMeta {
                 size,
                 etag: ETag::from(etag),
-                last_modified: system_time(head.last_modified()),
+                last_modified: time.unwrap_or(SystemTime::UNIX_EPOCH),
                 storage: Storage::new(
-                    head.storage_class().map(StorageClass::as_str),
-                    head.restore()
-                        .is_some_and(|restore| restore.contains("\"false\"")),
+                    header("x-amz-storage-class"),
+                    header("x-amz-restore").is_some_and(|restore| restore.contains("\"false\"")),
                 ),
             })
         };
@@ -150,12 +126,6 @@ impl S3 {
             .await
             .map_err(|_| Error::TimedOut)
     }
-}
-
-/// S3's times are whole seconds; before 1970 there was none.
-pub(super) fn system_time(time: Option<&aws_smithy_types::DateTime>) -> std::time::SystemTime {
-    let seconds = time.map_or(0, aws_smithy_types::DateTime::secs);
-    std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
 /// An address, or localhost: `BUCKET.HOST` would name nothing.

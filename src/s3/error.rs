@@ -1,11 +1,12 @@
 //! What S3 can answer but data, and which of it is worth another try.
 
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-
 use aws_smithy_runtime_api::client::result::ConnectorError;
+use quick_xml::Reader;
+use quick_xml::events::Event;
 
 use crate::credentials;
 use crate::network::causes;
+use crate::s3::list_xml::resolve;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -60,26 +61,13 @@ pub(super) enum Failure {
     Final(Error),
     /// It may pass: with backoff.
     Transient(String),
+    /// It did not come in time: with more patience, over another connection.
+    TooSlow(String),
     /// The credentials are not accepted any more: with new ones.
     Expired(String),
 }
 
 impl Failure {
-    /// Reads what the SDK makes of an answer. `head` requests have no body, and so no code.
-    pub(super) fn from_sdk<E>(error: &SdkError<E>, head: bool) -> Self
-    where
-        E: ProvideErrorMetadata + std::error::Error + 'static,
-    {
-        let SdkError::ServiceError(service) = error else {
-            return Self::Transient(cause(error));
-        };
-        let status = service.raw().status().as_u16();
-        let code = service.err().code().unwrap_or_default();
-        let message = service.err().message().unwrap_or_default();
-        let region = service.raw().headers().get("x-amz-bucket-region");
-        Self::from_answer(status, code, message, region, head)
-    }
-
     /// Reads an answer that is no success.
     pub(super) fn from_answer(
         status: u16,
@@ -131,13 +119,54 @@ pub(super) fn connection_failed(error: &ConnectorError) -> Failure {
     Failure::Transient(short(causes(error)))
 }
 
-fn cause<E: std::error::Error + 'static>(error: &SdkError<E>) -> String {
-    match error {
-        SdkError::TimeoutError(_) => "no answer in time".to_owned(),
-        _ => short(causes(error)),
-    }
-}
-
 fn short(text: String) -> String {
     text.chars().take(300).collect()
+}
+
+/// `Code` and `Message` of S3's error document, empty where it has none.
+pub(super) fn code_and_message(xml: &str) -> (String, String) {
+    let (mut code, mut message) = (String::new(), String::new());
+    let mut reader = Reader::from_str(xml);
+    let mut text = String::new();
+    let mut depth = 0;
+    // What could be read before the document ends, or ceases to be one, is what S3 said.
+    while let Ok(event) = reader.read_event() {
+        match event {
+            Event::Start(_) => {
+                depth += 1;
+                text.clear();
+            }
+            Event::Text(more) => text.push_str(&more.decode().unwrap_or_default()),
+            Event::GeneralRef(reference) => text.push_str(&resolve(&reference).unwrap_or_default()),
+            Event::End(end) => {
+                match (depth, end.local_name().as_ref()) {
+                    (2, b"Code") => code = std::mem::take(&mut text),
+                    (2, b"Message") => message = std::mem::take(&mut text),
+                    _ => {}
+                }
+                depth -= 1;
+            }
+            Event::Eof => break,
+            _ => {}
+        }
+    }
+    (code, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_read_and_what_is_none_is_no_error() {
+        let xml = "<?xml version=\"1.0\"?>\n<Error><Code>SlowDown</Code><Message>a &amp; b</Message>\
+                   <RequestId>1</RequestId></Error>";
+        assert_eq!(
+            code_and_message(xml),
+            ("SlowDown".to_owned(), "a & b".to_owned())
+        );
+        for nonsense in ["", "<html>", "<Error><Code>", "busy"] {
+            assert_eq!(code_and_message(nonsense).0, "", "{nonsense}");
+        }
+    }
 }

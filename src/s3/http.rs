@@ -1,28 +1,62 @@
-//! The SDK's HTTP connections, made with the network settings that the login uses, too.
+//! HTTP connections, made with the network settings that the login uses, too.
 
 use std::time::Duration;
 
-use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextMut;
-use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
-use aws_sdk_s3::error::BoxError;
 use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use aws_smithy_runtime_api::client::http::{
-    HttpConnectorSettings, SharedHttpClient, SharedHttpConnector, http_client_fn,
-};
+use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConnector};
+use tokio::time::Instant;
 
-use crate::network::{Network, USER_AGENT};
+use crate::network::Network;
+use crate::sync::{Mutex, lock};
 
 /// A handshake across a continent takes a tenth of this.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
-/// S3 answers within 100 to 200 ms; a full page of a listing takes some more.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(15);
+/// A pool is not renewed more often: each new connection costs a handshake.
+const RENEWED_AT_MOST: Duration = Duration::from_secs(5);
 
-/// One pool of connections, of which `idle` are kept; `is_direct` to use no proxy.
-pub(super) fn connector(network: &Network, is_direct: bool, idle: usize) -> SharedHttpConnector {
+/// Connections that are kept for the next request.
+#[derive(Debug)]
+pub(super) struct Pool {
+    network: Network,
+    is_direct: bool,
+    idle: usize,
+    current: Mutex<(SharedHttpConnector, Instant)>,
+}
+
+impl Pool {
+    /// A pool that keeps `idle` connections; `is_direct` to use no proxy.
+    pub(super) fn new(network: Network, is_direct: bool, idle: usize) -> Self {
+        let first = connector(&network, is_direct, idle);
+        Self {
+            network,
+            is_direct,
+            idle,
+            current: Mutex::new((first, Instant::now())),
+        }
+    }
+
+    /// Where to send the next request.
+    pub(super) fn current(&self) -> SharedHttpConnector {
+        lock(&self.current).0.clone()
+    }
+
+    /// Lets go of all connections that are there: requests under way end on them, new ones go over new
+    /// ones. After a change of the network all old ones are silent, and each would have to be found out.
+    pub(super) fn renew(&self) {
+        let mut current = lock(&self.current);
+        if current.1.elapsed() >= RENEWED_AT_MOST {
+            tracing::debug!("new connections from now on");
+            let next = connector(&self.network, self.is_direct, self.idle);
+            *current = (next, Instant::now());
+        }
+    }
+}
+
+fn connector(network: &Network, is_direct: bool, idle: usize) -> SharedHttpConnector {
     let trust = match &network.authorities {
         Some(pem) => TrustStore::empty().with_pem_certificate(pem.clone()),
         None => TrustStore::default(),
@@ -30,7 +64,6 @@ pub(super) fn connector(network: &Network, is_direct: bool, idle: usize) -> Shar
     let context = TlsContext::builder().with_trust_store(trust).build();
     let settings = HttpConnectorSettings::builder()
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(FIRST_BYTE_TIMEOUT)
         .build();
     let builder = Connector::builder()
         .proxy_config(match is_direct {
@@ -47,31 +80,4 @@ pub(super) fn connector(network: &Network, is_direct: bool, idle: usize) -> Shar
         Err(_) => builder,
     };
     SharedHttpConnector::new(builder.build())
-}
-
-/// The SDK's client over these connections.
-pub(super) fn client(connector: &SharedHttpConnector) -> SharedHttpClient {
-    let connector = connector.clone();
-    http_client_fn(move |_, _| connector.clone())
-}
-
-/// Says who asks. It is no part of the signature, so it can be set last.
-#[derive(Debug)]
-pub(super) struct UserAgent;
-
-impl Intercept for UserAgent {
-    fn name(&self) -> &'static str {
-        "s3credmount user agent"
-    }
-
-    fn modify_before_transmit(
-        &self,
-        context: &mut BeforeTransmitInterceptorContextMut<'_>,
-        _components: &RuntimeComponents,
-        _config: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let headers = context.request_mut().headers_mut();
-        headers.insert("user-agent", USER_AGENT);
-        Ok(())
-    }
 }

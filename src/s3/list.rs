@@ -1,12 +1,12 @@
 //! ListObjectsV2, a page at a time.
 
-use std::borrow::Cow;
-
-use aws_sdk_s3::types::{EncodingType, ObjectStorageClass, OptionalObjectAttributes};
-
-use super::client::{S3, system_time};
+use super::client::S3;
 use super::error::{Error, Failure};
-use super::types::{ETag, ObjectMeta, Storage};
+use super::list_xml;
+use super::pace::whole;
+use super::retry::Attempt;
+use super::send::{self, Method};
+use super::types::ObjectMeta;
 use crate::request::Request;
 
 /// Where a listing begins.
@@ -61,6 +61,9 @@ impl Page {
     }
 }
 
+/// A page has at most 1,000 keys of at most 1,024 bytes, each byte encoded as three.
+const MAX_PAGE: usize = 8 << 20;
+
 impl S3 {
     /// Lists one page.
     ///
@@ -68,75 +71,76 @@ impl S3 {
     /// [`Error::Protocol`] where the answer contradicts the query; the others as S3 says.
     pub async fn list(&self, query: ListQuery<'_>, request: &Request) -> Result<Page, Error> {
         tracing::trace!(?query, "LIST");
-        let send = |_| async {
-            let mut list = self
-                .client
-                .list_objects_v2()
-                .bucket(&self.bucket)
-                .prefix(query.prefix)
-                .max_keys(i32::from(query.max_keys))
-                // A control character in one key would break the XML of the whole page.
-                .encoding_type(EncodingType::Url)
-                .optional_object_attributes(OptionalObjectAttributes::RestoreStatus);
-            if query.delimited {
-                list = list.delimiter("/");
-            }
-            list = match query.from {
-                From::Start => list,
-                From::After(key) => list.start_after(key),
-                From::Token(token) => list.continuation_token(token),
+        let max_keys = query.max_keys.to_string();
+        let mut parameters = vec![
+            ("list-type", "2"),
+            ("prefix", query.prefix),
+            ("max-keys", &max_keys),
+            // A control character in one key would break the XML of the whole page.
+            ("encoding-type", "url"),
+        ];
+        if query.delimited {
+            parameters.push(("delimiter", "/"));
+        }
+        match query.from {
+            From::Start => {}
+            From::After(key) => parameters.push(("start-after", key)),
+            From::Token(token) => parameters.push(("continuation-token", token)),
+        }
+        let target = send::query(&parameters);
+        let headers = [("x-amz-optional-object-attributes", "RestoreStatus")];
+        let hedges = match query.max_keys {
+            ..=FEW => &self.hedges.names,
+            _ => &self.hedges.pages,
+        };
+        let list = async |attempt: Attempt| {
+            let send = || async {
+                let answer = self.sender.send(Method::Get, &target, &headers, &attempt);
+                whole(answer.await?.into_body(), MAX_PAGE, attempt.patience).await
             };
-            let answer = list.send().await;
-            let answer = answer.map_err(|e| Failure::from_sdk(&e, false))?;
-            let encoded = answer.encoding_type() == Some(&EncodingType::Url);
-            let mut page = Page::default();
-            for object in answer.contents() {
-                let size = object.size().and_then(|n| u64::try_from(n).ok());
-                let (Some(key), Some(size), Some(etag)) = (object.key(), size, object.e_tag())
-                else {
-                    return Err(Failure::Transient("a list entry lacks a field".to_owned()));
-                };
-                page.objects.push(Listed {
-                    key: decode(key, encoded)?,
-                    meta: ObjectMeta {
-                        size,
-                        etag: ETag::from(etag),
-                        last_modified: system_time(object.last_modified()),
-                        storage: Storage::new(
-                            object.storage_class().map(ObjectStorageClass::as_str),
-                            object
-                                .restore_status()
-                                .is_some_and(|restore| restore.restore_expiry_date().is_some()),
-                        ),
-                    },
-                });
-            }
-            for prefix in answer.common_prefixes() {
-                let prefix = prefix.prefix().unwrap_or_default();
-                page.prefixes.push(decode(prefix, encoded)?);
-            }
-            if answer.is_truncated() == Some(true) {
-                let token = answer.next_continuation_token();
-                let token = token.ok_or_else(|| Failure::Transient("no token".to_owned()))?;
-                page.next_token = Some(token.to_owned());
-            }
+            let xml = hedges.first_of(request.class, send, || self.free_connection());
+            let page = read(&xml.await?)?;
             check(&page, &query)?;
             Ok(page)
         };
-        Ok(self.retried(request, send).await?.0)
+        Ok(self.retried(request, list).await?.0)
     }
 }
 
-/// S3 encodes as HTML forms do: `+` is a blank.
-fn decode(text: &str, encoded: bool) -> Result<String, Failure> {
-    if !encoded {
-        return Ok(text.to_owned());
-    }
-    let spaced = if text.contains('+') {
-        Cow::Owned(text.replace('+', " "))
-    } else {
-        Cow::Borrowed(text)
+/// Lists of up to so many keys are about names, not about pages.
+const FEW: u16 = 10;
+
+/// Makes a page of an answer. One that cannot be read may be read the next time.
+fn read(xml: &[u8]) -> Result<Page, Failure> {
+    let list = list_xml::parse(xml);
+    let list = list.map_err(|error| Failure::Transient(format!("a list that is none: {error}")))?;
+    let key = |text: String| decode(text, list.is_url_encoded);
+    let next_token = match (list.is_truncated, list.next_token) {
+        (false, _) => None,
+        (true, None) => return Err(Failure::Transient("no token".to_owned())),
+        (true, token) => token,
     };
+    let mut objects = Vec::with_capacity(list.contents.len());
+    for (text, meta) in list.contents {
+        objects.push(Listed {
+            key: key(text)?,
+            meta,
+        });
+    }
+    let prefixes = list.common_prefixes.into_iter().map(key);
+    Ok(Page {
+        objects,
+        prefixes: prefixes.collect::<Result<_, _>>()?,
+        next_token,
+    })
+}
+
+/// S3 encodes as HTML forms do: `+` is a blank.
+fn decode(text: String, encoded: bool) -> Result<String, Failure> {
+    if !encoded || !text.contains(['+', '%']) {
+        return Ok(text);
+    }
+    let spaced = text.replace('+', " ");
     let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8();
     let decoded = decoded
         .map_err(|_| Failure::Final(Error::Protocol("a listed key is not UTF-8".to_owned())))?;
@@ -177,9 +181,12 @@ mod tests {
 
     #[test]
     fn keys_are_decoded_as_forms() {
-        let decoded = |text| decode(text, true).expect("UTF-8");
+        let decoded = |text: &str| decode(text.to_owned(), true).expect("UTF-8");
         assert_eq!(decoded("a+b%2Bc%0A%C3%A9/d"), "a b+c\né/d");
-        assert_eq!(decode("a+b%20", false).expect("as it is"), "a+b%20");
-        assert!(decode("%FF", true).is_err());
+        assert_eq!(
+            decode("a+b%20".to_owned(), false).expect("as it is"),
+            "a+b%20"
+        );
+        assert!(decode("%FF".to_owned(), true).is_err());
     }
 }

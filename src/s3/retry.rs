@@ -16,6 +16,11 @@ const RETRY_FOR: Duration = Duration::from_secs(60);
 /// Guesses are given up sooner: whoever needs the bytes asks for them, and a server in trouble must not
 /// be kept busy by guesses.
 const PREFETCH_RETRIES: usize = 2;
+/// How long the first attempt waits for the beginning of an answer: S3 begins within 100 to 200 ms, a
+/// full page of a listing takes some more. Each further attempt waits twice as long, so that a server that
+/// is slow by nature can be read, too.
+const FIRST_PATIENCE: Duration = Duration::from_secs(4);
+const MOST_PATIENCE: Duration = Duration::from_secs(32);
 /// One replay is what expired credentials need; another if those that came with it were old, too.
 const MAX_REPLAYS: u32 = 2;
 
@@ -29,13 +34,22 @@ pub(super) fn pauses() -> impl Iterator<Item = Duration> + Send {
         .build()
 }
 
+/// What one sending of a request has.
+#[derive(Clone, Debug)]
+pub(super) struct Attempt {
+    /// To sign with; `None` to send unsigned.
+    pub(super) credentials: Option<Arc<Credentials>>,
+    /// How long to wait for the answer, and for each next piece of it.
+    pub(super) patience: Duration,
+}
+
 impl S3 {
-    /// Sends with `send`, which gets the credentials if there are any, until it succeeds, fails for good or time is over. The connection is still
-    /// in use if what was sent has a body to come.
+    /// Sends with `send` until it succeeds, fails for good or time is over. The connection is still in
+    /// use if what was sent has a body to come.
     pub(super) async fn retried<T, F>(
         &self,
         request: &Request,
-        send: impl Fn(Option<Arc<Credentials>>) -> F + Send,
+        send: impl Fn(Attempt) -> F + Send,
     ) -> Result<(T, Connection), Error>
     where
         F: Future<Output = Result<T, Failure>> + Send,
@@ -47,6 +61,7 @@ impl S3 {
         };
         let mut pauses = pauses().take(retries);
         let mut replays = 0;
+        let mut patience = FIRST_PATIENCE;
         loop {
             let signed_with = match &self.credentials {
                 None => None,
@@ -57,7 +72,10 @@ impl S3 {
                 }
             };
             let connection = self.connection(request).await?;
-            let sent = send(signed_with.as_ref().map(|(_, current)| Arc::clone(current)));
+            let sent = send(Attempt {
+                credentials: signed_with.as_ref().map(|(_, current)| Arc::clone(current)),
+                patience,
+            });
             let failure = match tokio::time::timeout_at(request.deadline, sent).await {
                 Err(_) => return Err(Error::TimedOut),
                 Ok(Ok(answer)) => {
@@ -67,6 +85,10 @@ impl S3 {
                 Ok(Err(failure)) => failure,
             };
             drop(connection);
+            if let Failure::TooSlow(_) = failure {
+                self.sender.renew_connections();
+                patience = (2 * patience).min(MOST_PATIENCE);
+            }
             match failure {
                 Failure::Final(error) => return Err(error),
                 Failure::Expired(text) => match signed_with {
@@ -76,7 +98,7 @@ impl S3 {
                     }
                     _ => return Err(Error::CredentialsRejected(text)),
                 },
-                Failure::Transient(text) => {
+                Failure::Transient(text) | Failure::TooSlow(text) => {
                     let pause = pauses.next().unwrap_or(RETRY_FOR);
                     tracing::debug!(?pause, "trying again: {text}");
                     if Instant::now() + pause >= give_up {

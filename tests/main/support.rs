@@ -153,6 +153,24 @@ impl Mount {
         mount
     }
 
+    /// Ends the program with no chance to clean up.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("kill");
+        self.child.wait().expect("it is gone");
+    }
+
+    /// Runs `program`, after the first one has ended, to mount at the same place.
+    pub(crate) fn restart(&mut self, mut program: Command) {
+        let log = File::options().append(true).open(&self.log);
+        program
+            .args(["--foreground", BUCKET])
+            .arg(self.root())
+            .stdout(Stdio::piped())
+            .stderr(log.expect("a log file"));
+        self.child = program.spawn().expect("the program starts");
+        self.greeting = self.first_line();
+    }
+
     fn first_line(&mut self) -> String {
         let stdout = self.child.stdout.take().expect("piped");
         let (sender, receiver) = mpsc::channel();
