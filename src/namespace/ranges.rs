@@ -8,7 +8,7 @@
 //! Invariants: ranges are in order, and each begins where the one before it ends, so nothing is lost or
 //! doubled whatever the keys look like and whatever changes meanwhile; a page that goes beyond the end
 //! of its range is cut there. No bound holds a `/`, as a LIST that starts inside a common prefix lists
-//! that prefix again. Pages that wait for the reader, and those under way, are at most [`AHEAD`].
+//! that prefix again. Pages that wait for the reader, and those under way, are at most twice [`AHEAD`].
 
 use std::collections::VecDeque;
 
@@ -27,8 +27,11 @@ const PART: usize = PAGE * 9 / 10;
 const FEW: usize = 10;
 /// Requests side by side. 40 pages of 0.1 s each are more keys a second than the kernel takes.
 const REQUESTS: usize = 40;
-/// Pages beyond the reader, of some 200 KiB each.
+/// Pages beyond the reader, of some 200 KiB each; twice as many where what comes first turned out to be
+/// more than was thought.
 const AHEAD: usize = 64;
+/// Ranges that come first.
+const URGENT: usize = 4;
 
 /// A page in terms of the directory.
 #[derive(Debug)]
@@ -161,13 +164,15 @@ impl Ranges {
 
     /// Starts what can go side by side: the pages that come first, then splits of what comes first.
     fn spawn(&mut self, request: &Request) {
-        let mut ahead: usize = self.ranges.iter().map(|range| range.ready.len()).sum();
+        let pages = |range: &Range| range.ready.len() + usize::from(range.is_listing);
+        let mut all: usize = self.ranges.iter().map(pages).sum();
+        // Pages that wait far ahead must not keep those from coming that are due before them.
+        let mut before = 0;
         for index in 0..self.ranges.len() {
-            ahead += usize::from(self.ranges[index].is_listing);
-            let enough = self.tasks.len() >= REQUESTS || ahead >= AHEAD;
+            let enough = self.tasks.len() >= REQUESTS || before >= AHEAD || all >= 2 * AHEAD;
             // The reader waits for the first.
             if index > 0 && enough {
-                return;
+                break;
             }
             let range = &mut self.ranges[index];
             // One that has failed is worth another request when its turn comes.
@@ -179,7 +184,7 @@ impl Ranges {
                     PAGE if is_at_end => FEW,
                     _ => PAGE,
                 };
-                ahead += 1;
+                all += 1;
                 let request = if index == 0 {
                     *request
                 } else {
@@ -194,12 +199,14 @@ impl Ranges {
                     Answer::Page(id, asked, page.await)
                 });
             }
+            before += pages(&self.ranges[index]);
         }
         if self.pages < 2 {
             return;
         }
         for index in 0..self.ranges.len() {
-            if self.tasks.len() >= REQUESTS {
+            // What comes first is split even so: all the rest waits for it.
+            if index >= URGENT && self.tasks.len() >= REQUESTS {
                 return;
             }
             self.spawn_split(index, request);

@@ -5,7 +5,8 @@
 //! share their first so many. From that follow places at which to ask what comes behind; the answers
 //! tell which of them part keys from keys, and add to the shape.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 
 /// Keys may differ further on, but ranges are not split there: it would take as many equal characters.
 const DEEPEST: usize = 255;
@@ -19,10 +20,12 @@ const FEWEST: usize = 4;
 /// What is known of how the places of a directory look.
 #[derive(Debug, Default)]
 pub(super) struct Shape {
-    /// How many were seen one after the other.
+    /// How many were seen.
     places: usize,
-    /// By character: how many neighbours differ there first.
+    /// By character: how many of those seen differ there first from the one before them.
     parted: Vec<usize>,
+    /// What was seen in a row, by its first place: its last.
+    rows: BTreeMap<Box<str>, Box<str>>,
     /// By character: what was seen there.
     seen: Vec<BTreeSet<char>>,
 }
@@ -37,23 +40,51 @@ pub(super) struct Candidate {
 
 impl Shape {
     /// Notes neighbours in key order.
-    pub(super) fn learn<'a>(&mut self, places: impl Iterator<Item = &'a str>) {
-        let mut before: Option<&str> = None;
+    pub(super) fn learn<'a>(&mut self, mut places: impl Iterator<Item = &'a str>) {
+        let Some(first) = places.next() else { return };
+        self.note(first, 0);
+        self.places += 1;
+        let mut last = first;
         for place in places {
             self.places += 1;
-            match before {
-                None => self.note(place, 0),
-                Some(before) => {
-                    let parted = first_difference(before, place);
-                    if self.parted.len() <= parted {
-                        self.parted.resize(parted + 1, 0);
-                    }
-                    self.parted[parted] += 1;
-                    self.note(place, parted);
-                }
-            }
-            before = Some(place);
+            let parted = first_difference(last, place);
+            *self.parted_at(parted) += 1;
+            self.note(place, parted);
+            last = place;
         }
+        self.insert_row(first, last);
+    }
+
+    /// Counts how a row of neighbours differs from the rows seen before and behind it.
+    fn insert_row(&mut self, first: &str, last: &str) {
+        let before = self
+            .rows
+            .range::<str, _>((Unbounded, Excluded(first)))
+            .next_back();
+        let before = before.map(|(_, last)| last.clone());
+        let behind = self
+            .rows
+            .range::<str, _>((Included(first), Unbounded))
+            .next();
+        let behind = behind.map(|(first, _)| first.clone());
+        if let (Some(before), Some(behind)) = (&before, &behind) {
+            let parted = self.parted_at(first_difference(before, behind));
+            *parted = parted.saturating_sub(1);
+        }
+        if let Some(before) = before {
+            *self.parted_at(first_difference(&before, first)) += 1;
+        }
+        if let Some(behind) = behind {
+            *self.parted_at(first_difference(last, &behind)) += 1;
+        }
+        self.rows.insert(first.into(), last.into());
+    }
+
+    fn parted_at(&mut self, character: usize) -> &mut usize {
+        if self.parted.len() <= character {
+            self.parted.resize(character + 1, 0);
+        }
+        &mut self.parted[character]
     }
 
     /// Notes the characters of a place from the `from`-th on.
@@ -191,6 +222,20 @@ mod tests {
         assert_eq!(third.len(), 9);
         assert!(third[0].at == "011" && third[0].is_likely && !third[8].is_likely);
         assert_eq!(shape.expected("010000.nc", Some("011")), 1000);
+    }
+
+    /// Pages come in any order, and each of them alone has nothing in it that differs further up.
+    #[test]
+    fn how_many_share_their_beginning_is_counted_over_pages() {
+        let page = |i: usize| (0..1000).map(move |j| format!("{:08}", i * 1000 + j));
+        let mut shape = Shape::default();
+        for i in [0, 11, 42, 17, 12, 1, 30] {
+            let page: Vec<_> = page(i).collect();
+            shape.learn(page.iter().map(String::as_str));
+        }
+        assert_eq!(shape.expected("00011", Some("00012")), 1000);
+        // Of 7,000 seen, by 0001, 0003, 0004 and what begins with 0000.
+        assert_eq!(shape.expected("0001", Some("0002")), 1750);
     }
 
     #[test]

@@ -286,6 +286,36 @@ fn a_body_that_stalls_costs_its_reader_little() {
     }
 }
 
+/// After a change of the network all connections are dead and none of them says so. Finding that out
+/// takes the time of one answer, and not once for each connection.
+#[test]
+fn of_all_connections_at_once_are_survived() {
+    let size = 64 << 30;
+    let world = world_with([("one", Content::Synthetic { size })], |settings| {
+        settings.lean = true;
+        settings.shape.first_byte = Duration::from_millis(20);
+    });
+    let mount = Mount::with_args(&world, &["--operation-timeout", "20"]);
+    let read_everywhere = |seed| {
+        std::thread::scope(|scope| {
+            for reader in 0..48 {
+                let file = File::open(mount.path("one")).expect("open");
+                scope.spawn(move || {
+                    let offset =
+                        fastrand::Rng::with_seed(seed + reader).u64(1..size / MIB - 1) * MIB;
+                    let mut bytes = [0; 4096];
+                    file.read_exact_at(&mut bytes, offset).expect("in time");
+                    assert!(bytes[..] == computed("one", offset, 4096), "at {offset}");
+                });
+            }
+        });
+    };
+    read_everywhere(1000);
+    world.mute_connections();
+    read_everywhere(2000);
+    read_everywhere(3000);
+}
+
 /// While S3 is out of reach, what memory has is there, the rest fails in time, and all is well once S3
 /// is back.
 #[test]

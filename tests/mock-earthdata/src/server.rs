@@ -39,6 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Door {
     commands: mpsc::UnboundedSender<Command>,
     kill: watch::Sender<()>,
+    mute: watch::Sender<()>,
     /// Held by each connection that is to hear the next `kill`.
     living: Arc<Mutex<Arc<()>>>,
 }
@@ -57,8 +58,15 @@ pub(crate) struct Porter {
     /// share an address as long as at most one listens.
     _placeholder: TcpSocket,
     commands: mpsc::UnboundedReceiver<Command>,
-    kill: watch::Receiver<()>,
+    signals: Signals,
     living: Arc<Mutex<Arc<()>>>,
+}
+
+/// What all connections that are there hear.
+#[derive(Clone)]
+struct Signals {
+    kill: watch::Receiver<()>,
+    mute: watch::Receiver<()>,
 }
 
 /// Listens on 127.0.0.`host`, within a runtime.
@@ -68,10 +76,12 @@ pub(crate) fn listen(host: u8, port: u16) -> io::Result<(Door, Porter)> {
     let listener = bind(address)?.listen(BACKLOG)?;
     let (sender, commands) = mpsc::unbounded_channel();
     let (kill, killed) = watch::channel(());
+    let (mute, muted) = watch::channel(());
     let living = Arc::default();
     let door = Door {
         commands: sender,
         kill,
+        mute,
         living: Arc::clone(&living),
     };
     let porter = Porter {
@@ -79,7 +89,10 @@ pub(crate) fn listen(host: u8, port: u16) -> io::Result<(Door, Porter)> {
         listener,
         _placeholder: placeholder,
         commands,
-        kill: killed,
+        signals: Signals {
+            kill: killed,
+            mute: muted,
+        },
         living,
     };
     Ok((door, porter))
@@ -100,6 +113,11 @@ impl Door {
             .send(Command { open, done })
             .map_err(io::Error::other)?;
         answer.recv_timeout(PATIENCE).map_err(io::Error::other)?
+    }
+
+    /// Lets all connections that are there hang: nothing is read from them or sent on them any more.
+    pub(crate) fn mute_connections(&self) {
+        self.mute.send_replace(());
     }
 
     /// Resets all connections, and returns how many there were when they are dead.
@@ -132,7 +150,7 @@ pub(crate) async fn serve<P: Protocol>(porter: Porter, tls: Option<TlsAcceptor>,
         listener,
         _placeholder,
         mut commands,
-        kill,
+        signals,
         living,
     } = porter;
     let mut listener = Some(listener);
@@ -163,12 +181,13 @@ pub(crate) async fn serve<P: Protocol>(porter: Porter, tls: Option<TlsAcceptor>,
                     // option serves as well.
                     let _ = stream.set_nodelay(true);
                     // Before the generation is taken: a kill between the two is seen twice rather than not at all.
-                    let mut kill = kill.clone();
-                    kill.mark_unchanged();
+                    let mut signals = signals.clone();
+                    signals.kill.mark_unchanged();
+                    signals.mute.mark_unchanged();
                     let alive = living.lock().clone();
                     let (tls, protocol) = (tls.clone(), protocol.clone());
                     tokio::spawn(async move {
-                        attend(stream, tls, protocol, kill).await;
+                        attend(stream, tls, protocol, signals).await;
                         drop(alive);
                     });
                 }
@@ -184,30 +203,30 @@ async fn attend<P: Protocol>(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
     protocol: P,
-    mut kill: watch::Receiver<()>,
+    mut signals: Signals,
 ) {
     match tls {
-        None => attend_socket(stream, protocol, kill).await,
+        None => attend_socket(stream, protocol, signals).await,
         Some(tls) => tokio::select! {
             // A client that does not trust us hangs up; that is its right.
-            Ok(stream) = tls.accept(stream) => attend_socket(stream, protocol, kill.clone()).await,
-            _ = kill.changed() => {}
+            Ok(stream) = tls.accept(stream) => attend_socket(stream, protocol, signals.clone()).await,
+            _ = signals.kill.changed() => {}
             else => {}
         },
     }
 }
 
-async fn attend_socket<S: Socket, P: Protocol>(
-    stream: S,
-    protocol: P,
-    mut kill: watch::Receiver<()>,
-) {
+async fn attend_socket<S: Socket, P: Protocol>(stream: S, protocol: P, mut signals: Signals) {
     let link = Link::default();
     let mut wire = Wire::new(stream, link.clone());
     let killed = tokio::select! {
         () = protocol.converse(&mut wire, link) => false,
         // An error means that the world ends, and all connections with it.
-        _ = kill.changed() => true,
+        _ = signals.kill.changed() => true,
+        _ = signals.mute.changed() => {
+            let _ = signals.kill.changed().await;
+            true
+        }
     };
     if killed {
         wire.end = End::Dead;

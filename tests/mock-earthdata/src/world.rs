@@ -286,6 +286,12 @@ impl World {
         self.state.doors.s3.kill_connections()
     }
 
+    /// Lets all open connections to S3 hang for good, as after a change of the network: what is sent on them goes nowhere,
+    /// and nothing says so.
+    pub fn mute_connections(&self) {
+        self.state.doors.s3.mute_connections();
+    }
+
     /// The clocks of all hosts are so many seconds ahead (or behind) from now on: what `Date` says and the `expiration`
     /// of credentials issued from now on, and which signatures S3 finds too old or too new. How long credentials really
     /// live does not change.

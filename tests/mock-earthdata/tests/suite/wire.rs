@@ -273,3 +273,16 @@ async fn all_connections_dead() {
         assert_eq!(world.counters().in_flight, 0);
     }
 }
+
+#[tokio::test]
+async fn all_connections_silent() {
+    for world in worlds() {
+        let (before, after) = (S3::new(&world).await, S3::new(&world).await);
+        assert_eq!(before.head("/big", &[]).await.status(), 200);
+        world.mute_connections();
+        let silence = before.try_get("/big");
+        let silence = tokio::time::timeout(std::time::Duration::from_millis(300), silence).await;
+        assert!(silence.is_err(), "{silence:?}");
+        assert_eq!(after.head("/big", &[]).await.status(), 200);
+    }
+}
