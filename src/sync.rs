@@ -3,7 +3,7 @@
 //! They come through this one alias, so that a model checker can stand in for them.
 
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
+pub(crate) use std::sync::{Arc, Mutex, MutexGuard, Weak};
 pub(crate) use tokio::spawn;
 pub(crate) use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 pub(crate) use tokio::task::{AbortHandle, JoinSet};

@@ -1,10 +1,12 @@
-//! Cursors: how far each sequence of reads on a handle has come, and what to fetch for it.
+//! Cursors: how far each sequence of reads of an object has come, and what to fetch for it.
 //!
 //! Plain arithmetic, without fetching. A cursor follows one sequence of reads: forward, backward, or
 //! in equal strides. A read that belongs to none starts a cursor of its own and is a random read
 //! until a second one follows ([`super::random`] says how wide it is fetched). From then on a cursor
 //! fetches ahead. Its window doubles until it reaches [`RAMP`], and beyond it for as long as that
 //! makes a reader that waits faster, so it grows to bandwidth x latency and no further.
+
+use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
@@ -33,8 +35,10 @@ const LARGE: u64 = 64 << 10;
 /// Chunks of arrays are read as a large random read and what follows it. With so much evidence, what
 /// follows comes along.
 const RUNS_ON: i32 = 2;
-/// Sequences that one handle follows.
-const MAX_CURSORS: usize = 32;
+/// Sequences that are followed in one object: 64 processes may each read their own part of it.
+const MAX_CURSORS: usize = 128;
+/// Runs of reads that are remembered for how long the next one will be.
+const RUNS: usize = 4;
 /// Strides fetched ahead.
 const MAX_STRIDES: u64 = 8;
 
@@ -55,8 +59,36 @@ pub(super) struct Plan {
 pub(super) struct Cursors {
     /// Most recently used last.
     cursors: Vec<Cursor>,
-    /// Whether large random reads turned out to be the start of more, lately: positive if so.
-    run_on: i32,
+    run_on: RunOn,
+    /// How long runs were that ended lately, in bytes.
+    runs: VecDeque<u64>,
+}
+
+/// Whether large random reads turned out to be the start of more, lately: up if so, down if not.
+#[derive(Debug)]
+struct RunOn {
+    large: i32,
+    /// Of the largest reads that the kernel sends: until known better, they are the start of more.
+    full: i32,
+}
+
+impl Default for RunOn {
+    fn default() -> Self {
+        Self {
+            large: 0,
+            full: RUNS_ON,
+        }
+    }
+}
+
+impl RunOn {
+    fn of(&mut self, read: ByteRange) -> &mut i32 {
+        if read.len() >= START {
+            &mut self.full
+        } else {
+            &mut self.large
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -85,6 +117,8 @@ enum Course {
 
 #[derive(Debug)]
 struct Forward {
+    /// Where it began.
+    begun: u64,
     /// Where the next read is expected.
     next: u64,
     /// Up to where fetches are planned.
@@ -108,6 +142,7 @@ impl Cursors {
         let nearest = (0..self.cursors.len())
             .filter(|i| near(i).is_some())
             .min_by_key(near);
+        let likely = self.likely_run();
         let mut cursor = match nearest {
             Some(nearest) => self.cursors.remove(nearest),
             None => {
@@ -117,28 +152,55 @@ impl Cursors {
                     let oldest = self.cursors.iter().position(new).unwrap_or(0);
                     self.cursors.remove(oldest);
                 }
+                self.note_run();
                 let (cursor, plan) = self.begin(read, size);
                 self.cursors.push(cursor);
                 return plan;
             }
         };
-        let was_first = cursor.last.len() >= LARGE
+        let first = cursor.last;
+        let was_first = first.len() >= LARGE
             && match &mut cursor.course {
                 Course::New { .. } => true,
                 Course::Forward(forward) => std::mem::take(&mut forward.is_guess),
                 Course::Backward(_) | Course::Strides { .. } => false,
             };
-        let plan = cursor.advance(read, size, most, now);
+        let plan = cursor.advance(read, Bounds { size, most, likely }, now);
         if was_first && matches!(cursor.course, Course::Forward(_)) {
-            self.run_on = (self.run_on + 2).min(2 * RUNS_ON);
+            let run_on = self.run_on.of(first);
+            *run_on = (*run_on + 2).min(2 * RUNS_ON);
         }
         self.cursors.push(cursor);
         plan
     }
 
-    /// Whether there was no read yet.
-    pub(super) fn are_new(&self) -> bool {
-        self.cursors.is_empty()
+    /// Sequences that are fetched ahead of.
+    pub(super) fn streams(&self) -> u64 {
+        let forward =
+            |cursor: &&Cursor| matches!(&cursor.course, Course::Forward(f) if !f.is_guess);
+        self.cursors.iter().filter(forward).count() as u64
+    }
+
+    /// Notes how long the run was that was read last, as another begins.
+    fn note_run(&mut self) {
+        if let Some(Cursor {
+            course: Course::Forward(forward),
+            ..
+        }) = self.cursors.last()
+            && forward.begun > 0
+            && !forward.is_guess
+        {
+            if self.runs.len() == RUNS {
+                self.runs.pop_front();
+            }
+            self.runs.push_back(forward.next - forward.begun);
+        }
+    }
+
+    /// How long the next run will be, if runs lately were alike.
+    fn likely_run(&self) -> Option<u64> {
+        let longest = self.runs.iter().max()?;
+        (self.runs.len() >= RUNS / 2).then_some(*longest)
     }
 
     /// A read that continues nothing: the start of something, or a stride from the last such read.
@@ -162,9 +224,10 @@ impl Cursors {
                 _ => end,
             };
             plan.ahead.extend(ByteRange::new(end, more));
-            course = Course::Forward(Forward::new(read.end(), more, 2 * START));
+            course = Course::Forward(Forward::new(0, read.end(), more, 2 * START));
         } else if let [.., before, last] = &*self.cursors
-            && let (Course::New { .. }, Course::New { .. }) = (&before.course, &last.course)
+            && before.is_single()
+            && last.is_single()
             && let Some(by) = last.last.start().checked_sub(before.last.start())
             && last.last.start() + by == read.start()
             && last.last.len() == read.len()
@@ -176,16 +239,19 @@ impl Cursors {
                 planned: read.start(),
             };
         } else if read.len() >= LARGE {
-            if self.run_on >= RUNS_ON {
+            let likely = self.likely_run();
+            let run_on = self.run_on.of(read);
+            if *run_on >= RUNS_ON {
                 let window = (4 * read.len()).min(START);
-                let end = (read.end() + window).min(size);
+                let more = likely.map_or(window, |run| run.saturating_sub(read.len()).min(RAMP));
+                let end = (read.end() + more).min(size);
                 plan.ahead.extend(ByteRange::new(read.end(), end));
                 course = Course::Forward(Forward {
                     is_guess: true,
-                    ..Forward::new(read.end(), end, window)
+                    ..Forward::new(read.start(), read.end(), end, window)
                 });
             }
-            self.run_on = (self.run_on - 1).max(-2 * RUNS_ON);
+            *run_on = (*run_on - 1).max(-2 * RUNS_ON);
         }
         let mut cursor = Cursor { last: read, course };
         if let Course::Strides { .. } = cursor.course {
@@ -215,7 +281,27 @@ impl Cursors {
     }
 }
 
+/// Where fetching ahead ends.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// Of the object.
+    size: u64,
+    /// The largest window.
+    most: u64,
+    /// How long runs are, if that is known.
+    likely: Option<u64>,
+}
+
 impl Cursor {
+    /// Whether nothing has followed its first read.
+    fn is_single(&self) -> bool {
+        match &self.course {
+            Course::New { swapped } => !swapped,
+            Course::Forward(forward) => forward.is_guess,
+            Course::Backward(_) | Course::Strides { .. } => false,
+        }
+    }
+
     /// How far `read` is from what was expected; `None` if it is none of this cursor's.
     fn distance(&self, read: ByteRange) -> Option<u64> {
         let (start, len) = (read.start(), read.len());
@@ -232,12 +318,14 @@ impl Cursor {
         (distance <= near).then_some(distance)
     }
 
-    fn advance(&mut self, read: ByteRange, size: u64, most: u64, now: Instant) -> Plan {
+    fn advance(&mut self, read: ByteRange, bounds: Bounds, now: Instant) -> Plan {
+        let Bounds { size, most, .. } = bounds;
         let before = std::mem::replace(&mut self.last, read);
         if let Course::New { swapped } = self.course {
             let window = (2 * read.len()).max(LEAST_WINDOW);
             if read.start() >= before.start() {
-                self.course = Course::Forward(Forward::new(read.end(), read.end(), window));
+                let forward = Forward::new(before.start(), read.end(), read.end(), window);
+                self.course = Course::Forward(forward);
             } else if swapped {
                 self.course = Course::Backward(window);
             } else {
@@ -258,7 +346,7 @@ impl Cursor {
                 let before = forward.next;
                 plan.fetch = forward.fetch(read, size);
                 plan.spent = left_behind(before, forward.next);
-                plan.ahead.extend(forward.extend(size, most, now));
+                plan.ahead.extend(forward.extend(bounds, now));
             }
             Course::Backward(window) => {
                 let start = read.start().saturating_sub(*window);
@@ -289,8 +377,9 @@ impl Cursor {
 }
 
 impl Forward {
-    fn new(next: u64, planned: u64, window: u64) -> Self {
+    fn new(begun: u64, next: u64, planned: u64, window: u64) -> Self {
         Self {
+            begun,
             next,
             planned,
             window,
@@ -319,11 +408,19 @@ impl Forward {
         fetch
     }
 
-    fn extend(&mut self, size: u64, most: u64, now: Instant) -> Option<ByteRange> {
+    fn extend(&mut self, bounds: Bounds, now: Instant) -> Option<ByteRange> {
+        let Bounds { size, most, likely } = bounds;
         self.window = self.window.min(most);
         let grain = self.grain();
         let end = self.next + self.window;
         let end = if end >= size { size } else { end - end % grain };
+        // No further than runs go, until this one does.
+        let end = match likely.map(|run| self.begun + run) {
+            Some(likely) if self.begun > 0 && self.next <= likely => {
+                end.min(likely.next_multiple_of(LEAST_WINDOW).min(size))
+            }
+            _ => end,
+        };
         let ahead = ByteRange::new(self.planned, end)?;
         self.planned = end;
         self.judge(most, now);

@@ -1,14 +1,16 @@
 //! Object version, offset and length -> bytes.
 //!
-//! A read notes its access with a cursor of its handle, which plans: what to fetch for this read, and
+//! A read notes its access with a cursor of its object, which plans: what to fetch for this read, and
 //! what to fetch ahead of it. Both go to the cache, which says what of it nobody fetches yet; each
 //! absent run becomes one GET, whose bytes serve waiters as they arrive. Fetching ahead takes only
-//! memory and connections that demand leaves free, and ends with the handle.
+//! memory and connections that demand leaves free, and ends with the last handle.
 
 mod cursor;
 mod first;
 mod random;
 
+use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use cursor::{Cursors, Plan};
@@ -22,7 +24,9 @@ pub use first::Coming;
 use crate::cache::{BLOCK, Cache, CachedObject, Fill, Pinned, Slice, Status};
 use crate::request::Request;
 use crate::s3::{ByteRange, Error, ObjectVersion, S3};
-use crate::sync::{AbortHandle, Arc, AtomicU64, Mutex, Ordering, lock, spawn};
+use crate::sync::{
+    AbortHandle, Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, Weak, lock, spawn,
+};
 
 /// The largest GET. From a few MiB on the cost of a request disappears behind that of its bytes, and
 /// smaller parts spread a window over more connections, each of which S3 serves at some 90 MB/s.
@@ -43,8 +47,10 @@ pub struct Reader {
     cache: Cache,
     /// How long a fetch may take.
     timeout: Duration,
-    /// Handles that stream: they share the memory for fetching ahead.
+    /// Sequences of reads that are fetched ahead of: they share the memory for that.
     streams: AtomicU64,
+    /// How the objects that are open are read, by the number of the version.
+    accesses: Mutex<HashMap<NonZeroU64, Weak<Shared>>>,
 }
 
 impl Reader {
@@ -55,15 +61,28 @@ impl Reader {
             cache: Cache::new(memory_limit),
             timeout,
             streams: AtomicU64::new(0),
+            accesses: Mutex::default(),
         })
     }
 
     /// Opens a version; sends nothing.
     pub fn open(self: &Arc<Self>, object: Arc<ObjectVersion>) -> OpenObject {
+        let number = object.number;
+        let mut accesses = lock(&self.accesses);
+        let shared = accesses.get(&number).and_then(Weak::upgrade);
+        let shared = shared.unwrap_or_else(|| {
+            let shared = Arc::new(Shared {
+                reader: Arc::clone(self),
+                number,
+                access: Mutex::default(),
+            });
+            accesses.insert(number, Arc::downgrade(&shared));
+            shared
+        });
         OpenObject {
-            reader: Arc::clone(self),
             object,
-            access: Mutex::new(Access::default()),
+            shared,
+            is_touched: AtomicBool::new(false),
         }
     }
 
@@ -78,6 +97,14 @@ impl Reader {
         spawn(fetch.in_current_span());
     }
 
+    fn count_streams(&self, before: u64, now: u64) {
+        if now > before {
+            self.streams.fetch_add(now - before, Ordering::Relaxed);
+        } else if now < before {
+            self.streams.fetch_sub(before - now, Ordering::Relaxed);
+        }
+    }
+
     /// What one stream may have in flight: half of the memory belongs to them all.
     fn window(&self) -> u64 {
         let streams = self.streams.load(Ordering::Relaxed).max(1);
@@ -85,21 +112,33 @@ impl Reader {
     }
 }
 
-/// An open object: the cursors of its readers, and what is fetched ahead for them.
+/// An open object.
 #[derive(Debug)]
 pub struct OpenObject {
-    reader: Arc<Reader>,
     object: Arc<ObjectVersion>,
+    shared: Arc<Shared>,
+    is_touched: AtomicBool,
+}
+
+/// What the handles of one version share: the kernel's page cache is one for all of them, so what it asks
+/// for on each handle makes sense only together.
+#[derive(Debug)]
+struct Shared {
+    reader: Arc<Reader>,
+    number: NonZeroU64,
     access: Mutex<Access>,
 }
 
+/// The cursors of all readers, and what is fetched ahead for them.
 #[derive(Debug, Default)]
 struct Access {
     cursors: Cursors,
     width: Width,
+    /// Reads that wait for S3.
+    waiting: u32,
     /// Fetches ahead under way.
     ahead: Vec<AbortHandle>,
-    counted_as_stream: bool,
+    counted_streams: u64,
 }
 
 impl OpenObject {
@@ -110,7 +149,15 @@ impl OpenObject {
 
     /// Whether nothing was read from it yet.
     pub fn is_untouched(&self) -> bool {
-        lock(&self.access).cursors.are_new()
+        !self.is_touched.load(Ordering::Relaxed)
+    }
+
+    fn reader(&self) -> &Arc<Reader> {
+        &self.shared.reader
+    }
+
+    fn access(&self) -> MutexGuard<'_, Access> {
+        lock(&self.shared.access)
     }
 
     /// Up to `len` bytes from `offset` on; fewer only at the end of the object.
@@ -122,16 +169,17 @@ impl OpenObject {
         let Some(wanted) = ByteRange::new(offset, end) else {
             return Ok(Slice::empty());
         };
+        self.is_touched.store(true, Ordering::Relaxed);
         let plan = self.plan(wanted);
         let cached = cached(&self.object);
-        let cache = &self.reader.cache;
+        let cache = &self.reader().cache;
         loop {
             let pinned = cache.pin(cached, wanted, request).await?;
             let pinned = pinned.ok_or(Error::TimedOut)?;
             match pinned.status(wanted) {
                 Status::Present => {
                     if plan.random {
-                        lock(&self.access).width.found(wanted);
+                        self.access().width.found(wanted);
                     }
                     self.keep_ahead(&plan).await;
                     return Ok(pinned.slice(wanted));
@@ -141,12 +189,12 @@ impl OpenObject {
                 Status::Absent => self.fetch_now(&pinned, &plan, wanted, request).await,
             }
             self.keep_ahead(&plan).await;
-            lock(&self.access).cursors.starved(wanted);
-            let since = Instant::now();
+            let waiting = Waiting::begin(&self.shared, wanted);
             match pinned.settled(wanted, request.deadline).await? {
                 Status::Present => {
+                    let wait = waiting.end();
                     if plan.random {
-                        self.waited(wanted, since.elapsed());
+                        self.waited(wanted, wait);
                     }
                     return Ok(pinned.slice(wanted));
                 }
@@ -158,14 +206,15 @@ impl OpenObject {
     }
 
     fn plan(&self, wanted: ByteRange) -> Plan {
-        let mut access = lock(&self.access);
-        let window = self.reader.window();
+        let mut access = self.access();
+        let window = self.reader().window();
         let size = self.object.meta.size;
         let now = Instant::now();
         let plan = access.cursors.access(wanted, size, window, now);
-        if !plan.ahead.is_empty() && size > random::WHOLE && !access.counted_as_stream {
-            access.counted_as_stream = true;
-            self.reader.streams.fetch_add(1, Ordering::Relaxed);
+        if size > random::WHOLE {
+            let streams = access.cursors.streams();
+            self.reader().count_streams(access.counted_streams, streams);
+            access.counted_streams = streams;
         }
         plan
     }
@@ -175,11 +224,11 @@ impl OpenObject {
     async fn fetch_now(&self, pinned: &Pinned, plan: &Plan, wanted: ByteRange, request: &Request) {
         let size = self.object.meta.size;
         let range = if plan.random {
-            lock(&self.access).width.around(wanted, size)
+            self.access().width.around(wanted, size)
         } else {
             plan.fetch
         };
-        let cache = &self.reader.cache;
+        let cache = &self.reader().cache;
         let wider = cache
             .pin(cached(&self.object), range, &request.as_prefetch())
             .await;
@@ -189,7 +238,7 @@ impl OpenObject {
         };
         fills.retain(|fill| fill.touches(wanted));
         // Short enough to be read to its end if the file is closed: a connection is worth more.
-        let demand = Request::demand(self.reader.timeout);
+        let demand = Request::demand(self.reader().timeout);
         for fill in fills {
             self.spawn_fetch(fill, demand);
         }
@@ -199,8 +248,8 @@ impl OpenObject {
     /// from this read on.
     fn waited(&self, read: ByteRange, wait: Duration) {
         let size = self.object.meta.size;
-        let room = self.reader.cache.limit() / WHOLE_ROOM.1 * WHOLE_ROOM.0;
-        if !lock(&self.access).width.waited(read, wait, size, room) {
+        let room = self.reader().cache.limit() / WHOLE_ROOM.1 * WHOLE_ROOM.0;
+        if !self.access().width.waited(read, wait, size, room) {
             return;
         }
         let on_and_around = [
@@ -208,45 +257,45 @@ impl OpenObject {
             ByteRange::new(0, read.start()),
         ];
         let parts = on_and_around.into_iter().flatten().flat_map(parts);
-        let (reader, object) = (Arc::clone(&self.reader), Arc::clone(&self.object));
+        let (reader, object) = (Arc::clone(self.reader()), Arc::clone(&self.object));
         let fetch_all = async move {
             let fetch = |part| fetch_part(&reader, &object, part);
             let parts = stream::iter(parts);
             parts.for_each_concurrent(WHOLE_AT_ONCE, fetch).await;
         };
         let fetch_all = spawn(fetch_all.in_current_span()).abort_handle();
-        lock(&self.access).ahead.push(fetch_all);
+        self.access().ahead.push(fetch_all);
     }
 
     /// Does what the plan has for what lies ahead of the read and behind it.
     async fn keep_ahead(&self, plan: &Plan) {
         if let Some(spent) = plan.spent {
-            self.reader.cache.spend(cached(&self.object), spent);
+            self.reader().cache.spend(cached(&self.object), spent);
         }
         self.fetch_ahead(&plan.ahead).await;
     }
 
     /// Fetches what is absent of `ranges` in parts, as far as memory goes.
     async fn fetch_ahead(&self, ranges: &[ByteRange]) {
-        let cache = &self.reader.cache;
-        let request = Request::demand(self.reader.timeout).as_prefetch();
+        let cache = &self.reader().cache;
+        let request = Request::demand(self.reader().timeout).as_prefetch();
         for part in ranges.iter().copied().flat_map(parts) {
             let pinned = cache.pin(cached(&self.object), part, &request).await;
             let Ok(Some(pinned)) = pinned else {
                 // No memory for more: the cursor must not believe that it is on its way.
-                lock(&self.access).cursors.not_fetched_from(part.start());
+                self.access().cursors.not_fetched_from(part.start());
                 return;
             };
             let fills = pinned.claim(part).into_iter();
             let started: Vec<_> = fills.map(|fill| self.spawn_fetch(fill, request)).collect();
-            let mut access = lock(&self.access);
+            let mut access = self.access();
             access.ahead.retain(|fetch| !fetch.is_finished());
             access.ahead.extend(started);
         }
     }
 
     fn spawn_fetch(&self, fill: Fill, request: Request) -> AbortHandle {
-        let reader = Arc::clone(&self.reader);
+        let reader = Arc::clone(self.reader());
         let object = Arc::clone(&self.object);
         let fetch = async move {
             let _relief = Relief(&reader);
@@ -258,15 +307,50 @@ impl OpenObject {
 }
 
 /// A closed file stops fetching ahead.
-impl Drop for OpenObject {
+impl Drop for Shared {
     fn drop(&mut self) {
         let access = lock(&self.access);
         for fetch in &access.ahead {
             fetch.abort();
         }
-        if access.counted_as_stream {
-            self.reader.streams.fetch_sub(1, Ordering::Relaxed);
+        self.reader.count_streams(access.counted_streams, 0);
+        let mut accesses = lock(&self.reader.accesses);
+        // The file may have been opened again meanwhile.
+        let is_own = |shared: &Weak<Self>| std::ptr::eq(shared.as_ptr(), self);
+        if accesses.get(&self.number).is_some_and(is_own) {
+            accesses.remove(&self.number);
         }
+    }
+}
+
+/// A read that waits for S3. Several at once share the time that they wait.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    since: Instant,
+    among: u32,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(shared: &'a Shared, wanted: ByteRange) -> Self {
+        let mut access = lock(&shared.access);
+        access.cursors.starved(wanted);
+        access.waiting += 1;
+        Self {
+            shared,
+            since: Instant::now(),
+            among: access.waiting,
+        }
+    }
+
+    /// The part of the time that this read waited.
+    fn end(self) -> Duration {
+        self.since.elapsed() / self.among
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        lock(&self.shared.access).waiting -= 1;
     }
 }
 

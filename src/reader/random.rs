@@ -21,19 +21,15 @@ const RECENT: usize = 64;
 pub(super) const WHOLE: u64 = 8 << 20;
 /// ... with so many random reads that had to be fetched.
 const MUCH_TOUCHED: u32 = 3;
-/// A larger one, if it has room in memory, comes whole when its reader has waited as long as that
+/// A larger one, if it has room in memory, comes whole when its readers have waited as long as that
 /// takes at so many bytes a second: so it costs at most twice the time of the better choice. HDF5 and
 /// NetCDF-4 metadata are hundreds of small reads all over the file, each after the other.
-const WHOLE_RATE: u64 = 400_000_000;
-/// For readers that do not go through the object in order, so many times as long.
-const NO_ORDER: u32 = 4;
-/// Reads behind the one before count one, others take two away; so many are in order.
-const IN_ORDER: u32 = 8;
+const WHOLE_RATE: u64 = 800_000_000;
 /// A first read that ends so near the end is one for a table of contents there (zip, Parquet), which
 /// is longer than the read.
 const TAIL: u64 = 256 << 10;
 
-/// What is learnt of the random reads of one handle. Only what was fetched lately counts: that an
+/// What is learnt of the random reads of one object. Only what was fetched lately counts: that an
 /// object is mostly in memory by now says nothing of how wide the rest should come.
 #[derive(Debug)]
 pub(super) struct Width {
@@ -45,8 +41,6 @@ pub(super) struct Width {
     misses_ever: u32,
     /// Of small reads that had to be fetched.
     waited: Duration,
-    last_start: u64,
-    in_order: u32,
     is_whole: bool,
 }
 
@@ -59,8 +53,6 @@ impl Default for Width {
             hits: 0,
             misses_ever: 0,
             waited: Duration::ZERO,
-            last_start: 0,
-            in_order: 0,
             is_whole: false,
         }
     }
@@ -103,18 +95,8 @@ impl Width {
         if read.len() >= LARGE {
             return false;
         }
-        self.in_order = match read.start() > self.last_start {
-            true => (self.in_order + 1).min(2 * IN_ORDER),
-            false => self.in_order.saturating_sub(2),
-        };
-        self.last_start = read.start();
         self.waited += wait;
-        let times = if self.in_order >= IN_ORDER {
-            1
-        } else {
-            NO_ORDER
-        };
-        let whole = times * Duration::from_micros(size.saturating_mul(1_000_000) / WHOLE_RATE);
+        let whole = Duration::from_micros(size.saturating_mul(1_000_000) / WHOLE_RATE);
         let is_due = self.waited >= whole && size <= room && !self.is_whole;
         self.is_whole |= is_due;
         is_due
@@ -181,21 +163,15 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_long_gets_the_whole_object_once_and_earlier_in_order() {
-        let waits = |width: &mut Width, room, start: fn(u64) -> u64| {
+    fn who_waits_long_gets_the_whole_object_once() {
+        let waits = |width: &mut Width, room| {
             let wait = Duration::from_millis(30);
-            (1..200).find(|i| width.waited(range(start(*i), 4096), wait, GIB / 4, room))
+            (1..200).find(|i| width.waited(range(*i << 20, 4096), wait, GIB / 4, room))
         };
-        let mut ascending = Width::default();
-        assert_eq!(waits(&mut ascending, GIB, |i| i << 20), Some(23));
-        assert_eq!(waits(&mut ascending, GIB, |i| i << 20), None, "once");
-        let anywhere = |i| (i * 7919 % 251) << 20;
-        assert_eq!(waits(&mut Width::default(), GIB, anywhere), Some(90));
-        assert_eq!(
-            waits(&mut Width::default(), GIB / 8, anywhere),
-            None,
-            "no room"
-        );
+        let mut width = Width::default();
+        assert_eq!(waits(&mut width, GIB), Some(12));
+        assert_eq!(waits(&mut width, GIB), None, "once");
+        assert_eq!(waits(&mut Width::default(), GIB / 8), None, "no room");
     }
 
     #[test]

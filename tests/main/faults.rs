@@ -296,9 +296,9 @@ fn of_all_connections_at_once_are_survived() {
         settings.shape.first_byte = Duration::from_millis(20);
     });
     let mount = Mount::with_args(&world, &["--operation-timeout", "20"]);
-    let read_everywhere = |seed| {
+    let read_everywhere = |seed: u64| {
         std::thread::scope(|scope| {
-            for reader in 0..48 {
+            for reader in 0..48_u64 {
                 let file = File::open(mount.path("one")).expect("open");
                 scope.spawn(move || {
                     let offset =

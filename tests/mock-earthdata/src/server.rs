@@ -220,13 +220,15 @@ async fn attend_socket<S: Socket, P: Protocol>(stream: S, protocol: P, mut signa
     let link = Link::default();
     let mut wire = Wire::new(stream, link.clone());
     let killed = tokio::select! {
-        () = protocol.converse(&mut wire, link) => false,
+        // In this order: what is sent after a signal is not answered any more.
+        biased;
         // An error means that the world ends, and all connections with it.
         _ = signals.kill.changed() => true,
         _ = signals.mute.changed() => {
             let _ = signals.kill.changed().await;
             true
         }
+        () = protocol.converse(&mut wire, link) => false,
     };
     if killed {
         wire.end = End::Dead;
