@@ -37,6 +37,8 @@ const LARGE: u64 = 64 << 10;
 const RUNS_ON: i32 = 2;
 /// Sequences that are followed in one object: 64 processes may each read their own part of it.
 const MAX_CURSORS: usize = 128;
+/// So many of the last 32 reads that continued nothing mean that readers are all over the object.
+const SCATTERED: u32 = 24;
 /// Runs of reads that are remembered for how long the next one will be.
 const RUNS: usize = 4;
 /// Strides fetched ahead.
@@ -60,6 +62,8 @@ pub(super) struct Cursors {
     /// Most recently used last.
     cursors: Vec<Cursor>,
     run_on: RunOn,
+    /// Which of the last reads continued nothing, a bit each.
+    lone: u32,
     /// How long runs were that ended lately, in bytes.
     runs: VecDeque<u64>,
 }
@@ -143,6 +147,8 @@ impl Cursors {
             .filter(|i| near(i).is_some())
             .min_by_key(near);
         let likely = self.likely_run();
+        self.lone = self.lone << 1 | u32::from(nearest.is_none());
+        let is_scattered = self.lone.count_ones() >= SCATTERED;
         let mut cursor = match nearest {
             Some(nearest) => self.cursors.remove(nearest),
             None => {
@@ -152,7 +158,7 @@ impl Cursors {
                     let oldest = self.cursors.iter().position(new).unwrap_or(0);
                     self.cursors.remove(oldest);
                 }
-                self.note_run();
+                self.note_run(read);
                 let (cursor, plan) = self.begin(read, size);
                 self.cursors.push(cursor);
                 return plan;
@@ -165,7 +171,20 @@ impl Cursors {
                 Course::Forward(forward) => std::mem::take(&mut forward.is_guess),
                 Course::Backward(_) | Course::Strides { .. } => false,
             };
-        let plan = cursor.advance(read, Bounds { size, most, likely }, now);
+        let bounds = Bounds {
+            size,
+            most,
+            likely,
+            is_scattered,
+        };
+        let plan = cursor.advance(read, bounds, now);
+        if let (Course::Forward(forward), Some(likely)) = (&cursor.course, likely)
+            && forward.begun > 0
+            && forward.next > forward.begun + likely
+        {
+            // Longer than those before: what was known of them says nothing more.
+            self.runs.clear();
+        }
         if was_first && matches!(cursor.course, Course::Forward(_)) {
             let run_on = self.run_on.of(first);
             *run_on = (*run_on + 2).min(2 * RUNS_ON);
@@ -181,20 +200,28 @@ impl Cursors {
         self.cursors.iter().filter(forward).count() as u64
     }
 
-    /// Notes how long the run was that was read last, as another begins.
-    fn note_run(&mut self) {
-        if let Some(Cursor {
+    /// Notes how long the run was that was read last, as `read` begins another one elsewhere. One that
+    /// begins a little further on finds what was fetched ahead, which is as it should be then.
+    fn note_run(&mut self, read: ByteRange) {
+        let Some(Cursor {
             course: Course::Forward(forward),
             ..
         }) = self.cursors.last()
-            && forward.begun > 0
-            && !forward.is_guess
-        {
-            if self.runs.len() == RUNS {
-                self.runs.pop_front();
-            }
-            self.runs.push_back(forward.next - forward.begun);
+        else {
+            return;
+        };
+        let further_on = forward.begun..forward.next + 2 * RAMP;
+        if forward.begun == 0 || forward.is_guess {
+            return;
         }
+        if further_on.contains(&read.start()) {
+            self.runs.clear();
+            return;
+        }
+        if self.runs.len() == RUNS {
+            self.runs.pop_front();
+        }
+        self.runs.push_back(forward.next - forward.begun);
     }
 
     /// How long the next run will be, if runs lately were alike.
@@ -290,6 +317,8 @@ struct Bounds {
     most: u64,
     /// How long runs are, if that is known.
     likely: Option<u64>,
+    /// Nearly all reads are of other places than those before: two in a row may be chance.
+    is_scattered: bool,
 }
 
 impl Cursor {
@@ -309,9 +338,18 @@ impl Cursor {
             Course::New { .. } => {
                 let forward = self.last.end().abs_diff(start);
                 let backward = self.last.start().abs_diff(read.end());
-                (forward.min(backward), len.min(self.last.len()))
+                // Large reads follow one another closely, or are of different places.
+                let near = match len.min(self.last.len()) {
+                    small @ ..LARGE => small,
+                    _ => 0,
+                };
+                (forward.min(backward), near)
             }
-            Course::Forward(forward) => (forward.next.abs_diff(start), NEAR),
+            Course::Forward(forward) => {
+                let distance = forward.next.abs_diff(start);
+                // Random reads that happened to follow one another must not catch others.
+                (distance, forward.window.min(NEAR))
+            }
             Course::Backward(_) => (self.last.start().abs_diff(read.end()), len),
             Course::Strides { by, .. } => ((self.last.start() + by).abs_diff(start), 0),
         };
@@ -321,9 +359,13 @@ impl Cursor {
     fn advance(&mut self, read: ByteRange, bounds: Bounds, now: Instant) -> Plan {
         let Bounds { size, most, .. } = bounds;
         let before = std::mem::replace(&mut self.last, read);
+        let least_window = (2 * read.len()).max(LEAST_WINDOW);
+        let mut is_second = false;
         if let Course::New { swapped } = self.course {
-            let window = (2 * read.len()).max(LEAST_WINDOW);
+            let window = least_window;
             if read.start() >= before.start() {
+                is_second = bounds.is_scattered;
+                let window = if is_second { 0 } else { window };
                 let forward = Forward::new(before.start(), read.end(), read.end(), window);
                 self.course = Course::Forward(forward);
             } else if swapped {
@@ -343,6 +385,9 @@ impl Cursor {
         match &mut self.course {
             Course::New { .. } => plan.random = true,
             Course::Forward(forward) => {
+                if forward.window == 0 && !is_second {
+                    forward.window = least_window;
+                }
                 let before = forward.next;
                 plan.fetch = forward.fetch(read, size);
                 plan.spent = left_behind(before, forward.next);
@@ -394,7 +439,8 @@ impl Forward {
     fn grain(&self) -> u64 {
         match self.window {
             ..START => LEAST_WINDOW / 2,
-            START..RAMP => START,
+            // A part of the window: one that the grain swallows would never grow.
+            START..RAMP => START / 4,
             RAMP.. => PART,
         }
     }
@@ -409,7 +455,9 @@ impl Forward {
     }
 
     fn extend(&mut self, bounds: Bounds, now: Instant) -> Option<ByteRange> {
-        let Bounds { size, most, likely } = bounds;
+        let Bounds {
+            size, most, likely, ..
+        } = bounds;
         self.window = self.window.min(most);
         let grain = self.grain();
         let end = self.next + self.window;

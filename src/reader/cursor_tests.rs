@@ -157,8 +157,11 @@ fn chunks_of_more_than_one_read_are_fetched_whole_and_no_further() {
         let mut planned = 0;
         for (start, len) in [(0, MIB), (MIB, MIB), (2 * MIB, chunk - 2 * MIB)] {
             let plan = cursors.access(range(at + start, len), GIB, 64 * MIB, now);
+            if planned < at + start + len {
+                planned = plan.fetch.end();
+            }
             let ends = plan.ahead.iter().map(|range| range.end());
-            planned = ends.chain([plan.fetch.end(), planned]).max().expect("some");
+            planned = ends.chain([planned]).max().expect("some");
             if start == 0 {
                 assert!(total(&plan.ahead) >= MIB, "what follows comes along");
             }
@@ -179,4 +182,26 @@ fn readers_of_one_object_at_one_place_are_one_stream() {
         cursors.access(range(step * MIB, MIB), GIB, 64 * MIB, Instant::now());
     }
     assert_eq!(cursors.streams(), 1);
+}
+
+/// Wherever a stream begins, and however its reads lie to the grain of fetches.
+#[test]
+fn a_stream_that_begins_anywhere_is_soon_far_ahead() {
+    for begin in [7 * MIB, 7 * MIB + 112 * KIB, 7 * MIB + 900 * KIB] {
+        let (mut cursors, now) = (Cursors::default(), Instant::now());
+        cursors.access(range(begin, 456 * KIB), 64 * GIB, 64 * MIB, now);
+        let mut at = begin + 456 * KIB;
+        let mut planned = 0;
+        for _ in 0..12 {
+            let plan = cursors.access(range(at, MIB), 64 * GIB, 64 * MIB, now);
+            at += MIB;
+            let ends = plan.ahead.iter().map(|range| range.end());
+            planned = ends.chain([planned]).max().expect("some");
+        }
+        assert!(
+            planned >= at + RAMP - PART,
+            "{begin}: {} ahead",
+            planned - at
+        );
+    }
 }
