@@ -3,7 +3,7 @@
 //! Size and ETag of a version are fixed when it is put: a file that changes on disk afterwards must be put again, as
 //! an object of S3 would have to be.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use md5::{Digest, Md5};
+use memmap2::MmapOptions;
 
 use crate::clock::whole_seconds;
 use crate::synthetic::{piece, start};
@@ -21,6 +22,9 @@ use crate::synthetic::{piece, start};
 pub enum Content {
     /// A file, streamed from disk.
     File(PathBuf),
+    /// A file that nobody changes while the world lives, served from the page cache as bytes in memory are. It stays
+    /// in memory, also when the caches of the machine are dropped.
+    Mapped(PathBuf),
     /// Bytes in memory.
     Bytes(Bytes),
     /// Computed from the key, see [`crate::fill`]: costs no memory at any size.
@@ -88,6 +92,7 @@ pub(crate) struct Object {
 #[derive(Debug, Clone)]
 enum Source {
     File(Arc<Path>),
+    Mapped(Bytes),
     Bytes(Bytes),
     Synthetic,
 }
@@ -103,17 +108,17 @@ impl Object {
         let (size, modified, etag, source) = match content {
             Content::File(path) => {
                 let metadata = fs::metadata(&path)?;
+                let etag = file_digest(&path, &metadata, version)?;
                 let modified = metadata.modified()?;
-                let nanos = modified
-                    .duration_since(SystemTime::UNIX_EPOCH)
-                    .map_or(0, |since| since.as_nanos());
-                let etag = digest(&[
-                    path.as_os_str().as_encoded_bytes(),
-                    &metadata.len().to_le_bytes(),
-                    &nanos.to_le_bytes(),
-                    &version.to_le_bytes(),
-                ]);
                 (metadata.len(), modified, etag, Source::File(path.into()))
+            }
+            Content::Mapped(path) => {
+                let file = File::open(&path)?;
+                let metadata = file.metadata()?;
+                let etag = file_digest(&path, &metadata, version)?;
+                let bytes = map(&file)?;
+                let modified = metadata.modified()?;
+                (bytes.len() as u64, modified, etag, Source::Mapped(bytes))
             }
             // As S3's: the MD5 of the bytes, so the same bytes put again are the same version.
             Content::Bytes(bytes) => (
@@ -142,7 +147,9 @@ impl Object {
     pub(crate) fn etag(&self) -> String {
         match self.source {
             Source::Bytes(_) => format!("{:032x}", self.etag),
-            Source::File(_) | Source::Synthetic => format!("{:032x}-1", self.etag),
+            Source::File(_) | Source::Mapped(_) | Source::Synthetic => {
+                format!("{:032x}-1", self.etag)
+            }
         }
     }
 
@@ -150,10 +157,31 @@ impl Object {
     pub(crate) fn open(&self, key: &str) -> io::Result<Reader> {
         Ok(match &self.source {
             Source::File(path) => Reader::File(Arc::new(File::open(path)?)),
-            Source::Bytes(bytes) => Reader::Bytes(bytes.clone()),
+            Source::Bytes(bytes) | Source::Mapped(bytes) => Reader::Bytes(bytes.clone()),
             Source::Synthetic => Reader::Synthetic { start: start(key) },
         })
     }
+}
+
+/// The ETag of a file: from what its bytes should depend on, as it may be too large to be read for that.
+fn file_digest(path: &Path, metadata: &Metadata, version: u64) -> io::Result<u128> {
+    let nanos = metadata
+        .modified()?
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos());
+    Ok(digest(&[
+        path.as_os_str().as_encoded_bytes(),
+        &metadata.len().to_le_bytes(),
+        &nanos.to_le_bytes(),
+        &version.to_le_bytes(),
+    ]))
+}
+
+/// The file in memory, all of it: pages that are mapped outlive a drop of the caches.
+fn map(file: &File) -> io::Result<Bytes> {
+    // SAFETY: the bytes are those of a file that nobody changes: whoever says `Content::Mapped` promises it.
+    let mapped = unsafe { MmapOptions::new().populate().map(file)? };
+    Ok(Bytes::from_owner(mapped))
 }
 
 fn digest(parts: &[&[u8]]) -> u128 {

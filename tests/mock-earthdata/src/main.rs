@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use mock_earthdata::{
-    Bucket, DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_USER, FaultRule, Settings, Shape, Synthetic,
-    User, World, from_directory,
+    Bucket, Content, DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_USER, FaultRule, Settings, Shape,
+    Synthetic, User, World, from_directory,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -56,7 +56,8 @@ struct Arguments {
     /// Write the CA's certificate to this file, for clients to trust
     #[arg(long, value_name = "PATH", requires = "tls")]
     ca_file: Option<PathBuf>,
-    /// S3 for benchmarks: no signatures, no tokens, as little work as can be
+    /// S3 for benchmarks: no signatures, no tokens, as little work as can be; what --dir puts into the bucket is mapped
+    /// into memory, and must not change meanwhile
     #[arg(long)]
     lean: bool,
     /// Let things go wrong: OPS:KEY:WHEN:FAULT, as get:big*:3:reset-after=100000 (repeatable)
@@ -116,7 +117,10 @@ fn settings(arguments: Arguments) -> io::Result<Settings> {
     for dir in &arguments.dir {
         let files = from_directory(dir)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", dir.display())))?;
-        objects.extend(files);
+        objects.extend(files.into_iter().map(|(key, content)| match content {
+            Content::File(path) if arguments.lean => (key, Content::Mapped(path)),
+            content => (key, content),
+        }));
     }
     for synthetic in &arguments.synthetic {
         objects.extend(synthetic.objects());

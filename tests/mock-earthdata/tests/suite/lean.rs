@@ -1,6 +1,9 @@
 //! The lean mode, over a bare socket, and against the checked mode.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mock_earthdata::{Access, Content, Op, Settings, Shape, Synthetic, World, fill};
@@ -47,6 +50,72 @@ fn unsigned_reads_of_one_connection() {
     assert_eq!(world.counters().body_bytes, 50_000_000 + 14 + (1 << 20));
     assert_eq!(world.counters().in_flight, 0);
     assert_eq!(world.counters().depth, 5);
+}
+
+/// A directory of our own with a file of these bytes.
+fn directory(name: &str, file: &str, bytes: &[u8]) -> PathBuf {
+    let dir = format!("mock-earthdata-{name}-{}", std::process::id());
+    let dir = std::env::temp_dir().join(dir);
+    std::fs::create_dir_all(&dir).expect("a directory");
+    std::fs::write(dir.join(file), bytes).expect("a file");
+    dir
+}
+
+#[test]
+fn files_from_memory() {
+    let mut content = vec![0; 3_000_001];
+    fill("any", 0, &mut content);
+    let dir = directory("mapped", "granule.h5", &content);
+    std::fs::write(dir.join("empty"), "").expect("a file");
+    let path = dir.join("granule.h5");
+    let world = world([
+        ("d/granule.h5".to_owned(), Content::Mapped(path.clone())),
+        ("empty".to_owned(), Content::Mapped(dir.join("empty"))),
+        ("streamed".to_owned(), Content::File(path)),
+    ]);
+    // What is mapped needs its name no more, what is streamed does.
+    std::fs::remove_dir_all(&dir).expect("it is ours");
+    let mut raw = Raw::new(&world);
+    raw.ask("GET", "/d/granule.h5", "Range: bytes=262143-2999999\r\n");
+    let (head, body) = raw.answer();
+    assert!(head.starts_with("HTTP/1.1 206 "), "{head}");
+    assert!(body == content[262_143..3_000_000]);
+    let etag = head_field(&head, "etag");
+    assert!(etag.ends_with("-1\""), "not the MD5 of the bytes: {etag}");
+    raw.ask("GET", "/d/granule.h5", &format!("If-Match: {etag}\r\n"));
+    let (head, body) = raw.answer();
+    assert!(head.starts_with("HTTP/1.1 200 ") && body == content);
+    raw.ask("GET", "/empty", "");
+    let (head, body) = raw.answer();
+    assert!(head.starts_with("HTTP/1.1 200 ") && body.is_empty());
+    raw.ask("GET", "/streamed", "");
+    assert!(raw.answer().0.starts_with("HTTP/1.1 500 "));
+    assert_eq!(world.counters().body_bytes, 2_737_857 + 3_000_001);
+}
+
+#[test]
+fn the_program_maps_directories() {
+    let dir = directory("program", "granule.h5", b"content");
+    let mut program = Command::new(env!("CARGO_BIN_EXE_mock-earthdata"))
+        .args(["--until-stdin-closes", "--lean", "--bucket", BUCKET])
+        .arg("--dir")
+        .arg(&dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut line = String::new();
+    BufReader::new(program.stdout.take().expect("a pipe"))
+        .read_line(&mut line)
+        .expect("a line");
+    std::fs::remove_dir_all(&dir).expect("it is ours");
+    let mut words = line.split_whitespace();
+    let address = words.find_map(|word| word.strip_prefix("S3_URL=http://"));
+    let mut raw = Raw(TcpStream::connect(address.expect("an address")).expect("it listens"));
+    raw.ask("GET", "/granule.h5", "Range: bytes=3-\r\n");
+    assert_eq!(raw.answer().1, b"tent");
+    drop(program.stdin.take());
+    assert!(program.wait().expect("it ends").success());
 }
 
 #[test]
