@@ -134,20 +134,23 @@ def make_cog(path):
 # The jobs: the seconds that each took, and the bytes of what it found, which are put together later.
 
 
-def hdf5_attributes(path):
-    import h5py
+def hdf5_attributes(group):
+    def job(path):
+        import h5py
 
-    begin = time.monotonic()
-    found = []
-    with h5py.File(path, "r") as file:
-        file.visititems(lambda name, item: found.append((name, dict(item.attrs))))
-    seconds = time.monotonic() - begin
-    lines = (
-        f"{name}\t{key}\t{value if isinstance(value, str) else value.tolist()}\n".encode()
-        for name, attributes in found
-        for key, value in attributes.items()
-    )
-    return seconds, lines
+        begin = time.monotonic()
+        found = []
+        with h5py.File(path, "r") as file:
+            file[group].visititems(lambda name, item: found.append((name, dict(item.attrs))))
+        seconds = time.monotonic() - begin
+        lines = (
+            f"{name}\t{key}\t{value if isinstance(value, str) else value.tolist()}\n".encode()
+            for name, attributes in found
+            for key, value in attributes.items()
+        )
+        return seconds, lines
+
+    return job
 
 
 def hdf5_slices(path):
@@ -191,7 +194,8 @@ def cog_overview(path):
 MAKERS = {"hdf5": make_hdf5, "netcdf": make_netcdf, "cog": make_cog}
 
 JOBS = {
-    "hdf5-attributes": hdf5_attributes,
+    "hdf5-attributes": hdf5_attributes("/"),
+    "hdf5-attributes-30": hdf5_attributes("/gt2r"),
     "hdf5-slices": hdf5_slices,
     # Over a corner where four chunks meet.
     "netcdf-box": netcdf((slice(3_900, 4_400), slice(9_800, 10_800))),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchlib import reader, samples
 from benchlib.systems import MOUNTS, clean_environment
-from benchlib.works import SHAPES
+from benchlib.works import IN_FULL, SHAPES
 
 READER = Path(reader.__file__)
 START_SECONDS = 20
@@ -219,8 +219,7 @@ class Bench:
         job["seconds"] = self.soft * job.get("patience", patience)
         if job["kind"] == "sample":
             job["path"] = f"{mount.mountpoint}/{job['key']}"
-        in_full = job["kind"] in ("command", "sample")
-        limit = self.hard if in_full else job["seconds"] + min(self.hard, 30)
+        limit = self.hard if job["kind"] in IN_FULL else job["seconds"] + min(self.hard, 30)
         process = start(
             samples.command(job) if job["kind"] == "sample" else [sys.executable, str(READER), json.dumps(job)],
             env=samples.environment(work),
@@ -277,6 +276,7 @@ class Bench:
             read = result["bytes"]
             return {
                 "value": work.value(result),
+                "limit": self.soft * work.job.get("patience", 1),
                 "cpu_seconds": cpu,
                 "cpu_seconds_per_gib": cpu * 2**30 / read if read else None,
                 "fetched_per_byte": counters["body_bytes"] / result.get("distinct", read) if read else None,
