@@ -54,7 +54,8 @@ impl From<Vec<u8>> for Content {
 
 /// All regular files below `dir`, keyed by their path relative to it with `/` between the components, in key order.
 ///
-/// Symbolic links are followed; names that are not UTF-8 are left out, as no S3 key can say them.
+/// Left out are symbolic links, which may dangle or lead round in circles, other special files, and names that are not UTF-8,
+/// as no S3 key can say them.
 pub fn from_directory(dir: impl AsRef<Path>) -> io::Result<Vec<(String, Content)>> {
     let mut objects = Vec::new();
     let mut pending = vec![(String::new(), dir.as_ref().to_path_buf())];
@@ -65,10 +66,10 @@ pub fn from_directory(dir: impl AsRef<Path>) -> io::Result<Vec<(String, Content)
                 continue;
             };
             let key = format!("{prefix}{name}");
-            let metadata = fs::metadata(entry.path())?;
-            if metadata.is_dir() {
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
                 pending.push((format!("{key}/"), entry.path()));
-            } else if metadata.is_file() {
+            } else if kind.is_file() {
                 objects.push((key, Content::File(entry.path())));
             }
         }

@@ -144,6 +144,8 @@ async fn files_of_a_directory() {
     fill("any", 0, &mut bytes);
     std::fs::write(dir.join("sub/large"), &bytes).expect("a file");
     std::fs::write(dir.join("small"), "s").expect("a file");
+    std::os::unix::fs::symlink("nowhere", dir.join("dangling")).expect("a link");
+    std::os::unix::fs::symlink("..", dir.join("sub/circle")).expect("a link");
     let objects = from_directory(&dir).expect("files");
     let keys: Vec<_> = objects.iter().map(|(key, _)| key.as_str()).collect();
     assert_eq!(keys, ["small", "sub/large"]);
