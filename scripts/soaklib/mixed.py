@@ -26,6 +26,8 @@ LAST_WORDS = 10
 REST_SECONDS = 30
 # Above this, retries do not do their work.
 ERRORS_PER_MILLION = 100
+# With fewer faults than this among the answers it is no soak.
+FAULTS = 0.095
 
 # Answers of S3 that go wrong, each of the lists together in a tenth of all requests. Not among them: what no client can see
 # over plain http (a flipped byte, names that are not there), and what is a real answer (no access, another version).
@@ -48,7 +50,8 @@ def rules():
     """The faults as the mock wants them: periods that have no common factor, so that each meets all sorts of requests."""
     lines = []
     for operation, faults in (("get", GETS), ("list", LISTS)):
-        period = 10 * len(faults)
+        # Not all happen: an answer may be too short for its fault.
+        period = 6 * len(faults)
         for number, fault in enumerate(faults):
             period = next(n for n in range(period + 1, 2 * period) if all(n % k for k in range(2, int(n**0.5) + 1)))
             lines.append(f"{operation}:*:{number * 3}+*/{period}:{fault}")
@@ -173,12 +176,17 @@ class Soak:
         """What the load needed is to be given back."""
         self.mock.tell("faults", method="DELETE")
         limit = time.monotonic() + REST_SECONDS
+        descriptors, threads = [], []
         while True:
             # Connections are kept for the next request, for longer than this lasts: they end with their other side.
             self.mock.tell("connections", "kill")
             time.sleep(1)
-            at_rest = world.figures(self.mount.pid)
-            if at_rest[1:] <= at_start[1:] or time.monotonic() > limit:
+            rss, *rest = world.figures(self.mount.pid)
+            descriptors.append(rest[0])
+            threads.append(rest[1])
+            # The least: credentials are renewed meanwhile.
+            at_rest = (rss, min(descriptors), min(threads))
+            if (at_rest[1] <= at_start[1] and at_rest[2] <= at_start[2]) or time.monotonic() > limit:
                 break
         self.tally.ends(at_start, at_rest)
         for name, before, after in zip(("descriptors", "threads"), at_start[1:], at_rest[1:]):
@@ -190,7 +198,7 @@ class Soak:
         self.wrong += self.tally.judge(ERRORS_PER_MILLION, self.chosen.operation_timeout, SLACK)
         asked = sum(self.counters[name] for name in ("get", "list", "head"))
         fired = sum(rule["fired"] for rule in self.faults)
-        if fired < asked / 20:
+        if fired < asked * FAULTS:
             self.wrong.append(f"{fired} faults in {asked} requests are too few")
         for rule in self.faults:
             if not rule["fired"] and rule["matched"] > 1000:
