@@ -254,7 +254,11 @@ class Reader:
 
     def say(self, said):
         # Short enough to arrive in one piece, whoever else writes.
-        os.write(self.pipe, json.dumps(dict(said, at=time.monotonic())).encode()[:4000] + b"\n")
+        try:
+            os.write(self.pipe, json.dumps(dict(said, at=time.monotonic())).encode()[:4000] + b"\n")
+        except BrokenPipeError:
+            # Nobody listens any more.
+            os._exit(1)
 
 
 class Open:
@@ -285,6 +289,8 @@ def begin(count, root, until, seed):
             try:
                 os.close(hear)
                 os.setsid()
+                for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                    signal.signal(ending, signal.SIG_DFL)
                 die_with_parent()
                 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
                 Reader(number, root, until, table, slots, say, seed).run()

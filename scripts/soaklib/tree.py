@@ -36,11 +36,12 @@ def at_hand(work):
 
 def files_of(root):
     """The regular files below `root` by name relative to it, each with size and time; and how many names no key can say.
-    Symbolic links and other special files are left out."""
+    Symbolic links and other special files are left out. Directories are entered in the order of the listing, as find does."""
     found, unnamable = {}, 0
     pending = [""]
     while pending:
         below = pending.pop()
+        directories = []
         with os.scandir(f"{root}/{below}") as entries:
             for entry in entries:
                 name = f"{below}{entry.name}"
@@ -50,10 +51,11 @@ def files_of(root):
                     unnamable += 1
                     continue
                 if entry.is_dir(follow_symlinks=False):
-                    pending.append(f"{name}/")
+                    directories.append(f"{name}/")
                 elif entry.is_file(follow_symlinks=False):
                     status = entry.stat(follow_symlinks=False)
                     found[name] = (status.st_size, int(status.st_mtime))
+        pending += reversed(directories)
     return found, unnamable
 
 
