@@ -42,6 +42,8 @@ mod layers;
 mod library;
 #[path = "main/listing.rs"]
 mod listing;
+#[path = "main/load.rs"]
+mod load;
 #[path = "main/logging.rs"]
 mod logging;
 #[path = "main/logins.rs"]

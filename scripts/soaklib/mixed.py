@@ -25,9 +25,9 @@ LAST_WORDS = 10
 # How long the mount has to give back what the load needed: threads for blocking calls wait 10 s for more.
 REST_SECONDS = 30
 # Above this, retries do not do their work.
-ERRORS_PER_MILLION = 100
+ERRORS_PER_MILLION = 10
 # With fewer faults than this among the answers it is no soak.
-FAULTS = 0.095
+FAULTS = 0.09
 
 # Answers of S3 that go wrong, each of the lists together in a tenth of all requests. Not among them: what no client can see
 # over plain http (a flipped byte, names that are not there), and what is a real answer (no access, another version).

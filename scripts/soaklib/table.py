@@ -7,8 +7,9 @@ MIB = 1 << 20
 # docs/semantics.md, 8: what S3 may make of a read that it fails, within the time for it. Not ESTALE, as no object is replaced;
 # not ENOENT or EACCES, as all names are there for all to read.
 ALLOWED = ("EIO", "ETIMEDOUT", "EKEYEXPIRED")
-# RSS of the last quarter over that of the second: what grows by more is a leak.
-FLAT = 1.05
+# RSS of the last quarter over that of the second: what grows by more is a leak. In a few minutes its ups and downs do not
+# average out.
+FLAT, FLAT_SHORT, SHORT_SECONDS = 1.05, 1.1, 600
 
 
 class Quarter:
@@ -85,7 +86,8 @@ class Tally:
         if self.kinds["read"][3] > operation_timeout + slack:
             wrong.append(f"a read took {self.kinds['read'][3]:.1f} s")
         second, last = (statistics.median(sample[0] for sample in self.quarters[n].samples) for n in (1, 3))
-        if last > second * FLAT:
+        flat = FLAT_SHORT if self.until - self.begin < SHORT_SECONDS else FLAT
+        if last > second * flat:
             wrong.append(f"RSS grew: {last / MIB:.1f} MiB in the last quarter, {second / MIB:.1f} MiB in the second")
         return wrong
 
