@@ -136,7 +136,7 @@ fn read(xml: &[u8]) -> Result<Page, Failure> {
 }
 
 /// S3 encodes as HTML forms do: `+` is a blank.
-fn decode(text: String, encoded: bool) -> Result<String, Failure> {
+pub(super) fn decode(text: String, encoded: bool) -> Result<String, Failure> {
     if !encoded || !text.contains(['+', '%']) {
         return Ok(text);
     }
@@ -149,12 +149,17 @@ fn decode(text: String, encoded: bool) -> Result<String, Failure> {
 
 /// What is built on a listing (names known to be absent) is wrong if it is out of order or holds
 /// what was not asked for.
-fn check(page: &Page, query: &ListQuery<'_>) -> Result<(), Failure> {
+pub(super) fn check(page: &Page, query: &ListQuery<'_>) -> Result<(), Failure> {
     let keys = || page.objects.iter().map(|o| o.key.as_str());
     let prefixes = || page.prefixes.iter().map(String::as_str);
     let after = match query.from {
         From::After(key) => key,
         From::Start | From::Token(_) => "",
+    };
+    // Behind the prefix, up to and with the first `/`, which is all of a common prefix.
+    let gathered = |key: &str| {
+        let slash = key.get(query.prefix.len()..)?.find('/')?;
+        Some(query.prefix.len() + slash + 1)
     };
     let wrong = if !keys().is_sorted_by(|a, b| a < b) || !prefixes().is_sorted_by(|a, b| a < b) {
         "out of order"
@@ -163,8 +168,14 @@ fn check(page: &Page, query: &ListQuery<'_>) -> Result<(), Failure> {
         .any(|k| !k.starts_with(query.prefix))
     {
         "outside the prefix"
-    } else if keys().any(|k| !after.is_empty() && k <= after) {
+    } else if keys().any(|k| !after.is_empty() && k <= after)
+        || prefixes().any(|p| p <= after && !after.starts_with(p))
+    {
         "before its start"
+    } else if query.delimited && keys().any(|k| gathered(k).is_some())
+        || prefixes().any(|p| !query.delimited || gathered(p) != Some(p.len()))
+    {
+        "not gathered at its slashes"
     } else if page.next_token.is_some() && page.last().is_none() {
         "empty and not the last"
     } else {
@@ -178,6 +189,7 @@ fn check(page: &Page, query: &ListQuery<'_>) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::s3::{ETag, Storage};
 
     #[test]
     fn keys_are_decoded_as_forms() {
@@ -188,5 +200,53 @@ mod tests {
             "a+b%20"
         );
         assert!(decode("%FF".to_owned(), true).is_err());
+    }
+
+    fn is_refused(objects: &[&str], prefixes: &[&str], delimited: bool, after: &str) -> bool {
+        let object = |key: &&str| Listed {
+            key: (*key).to_owned(),
+            meta: ObjectMeta {
+                size: 0,
+                etag: ETag::from(""),
+                last_modified: std::time::SystemTime::UNIX_EPOCH,
+                storage: Storage::default(),
+            },
+        };
+        let page = Page {
+            objects: objects.iter().map(object).collect(),
+            prefixes: prefixes.iter().map(|prefix| (*prefix).to_owned()).collect(),
+            next_token: None,
+        };
+        let query = ListQuery {
+            prefix: "a/",
+            delimited,
+            from: match after {
+                "" => From::Start,
+                after => From::After(after),
+            },
+            max_keys: 1000,
+        };
+        check(&page, &query).is_err()
+    }
+
+    #[test]
+    fn a_page_that_is_not_gathered_at_its_slashes_is_refused() {
+        assert!(!is_refused(&["a/", "a/b"], &["a//", "a/c/"], true, ""));
+        assert!(!is_refused(&["a/", "a/b", "a/c/d"], &[], false, ""));
+        // A file in a directory that was not asked about, and a file that is named as a directory.
+        assert!(is_refused(&["a/b/c"], &[], true, "") && is_refused(&["a/b/"], &[], true, ""));
+        // Directories that are none: without a slash, of two components, the one that is listed.
+        for prefix in ["a/b", "a/b/c/", "a/b/c", "a/"] {
+            assert!(is_refused(&[], &[prefix], true, ""), "{prefix}");
+        }
+        assert!(is_refused(&["a/b"], &["a/c/"], false, ""));
+    }
+
+    #[test]
+    fn a_page_begins_behind_its_start_or_with_the_prefix_that_holds_it() {
+        assert!(!is_refused(&["a/n"], &["a/m/"], true, "a/m/x"));
+        assert!(
+            is_refused(&[], &["a/l/"], true, "a/m/x") && is_refused(&["a/k"], &[], true, "a/m/x")
+        );
     }
 }
