@@ -174,11 +174,11 @@ impl Sender {
         request.set_uri(uri).map_err(|e| unusable(e.to_string()))?;
         let out = request.headers_mut();
         out.insert("user-agent", USER_AGENT);
-        for (name, value) in headers {
-            out.insert(*name, (*value).to_owned());
-        }
-        for (name, value) in signature {
-            out.insert(name, value);
+        let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+        for (name, value) in headers.chain(signature) {
+            // An ETag may be anything that XML can say.
+            let set = out.try_insert(name, value);
+            set.map_err(|_| unusable("an ETag that no header can hold".to_owned()))?;
         }
         Ok(request)
     }
@@ -266,20 +266,29 @@ mod tests {
         assert_eq!(all, "/?list-type=2&prefix=a%20b%2F%2B%26%C3%A9");
     }
 
+    fn sender(endpoint: Option<&str>, path_style: bool) -> Sender {
+        let settings = Settings {
+            bucket: "podaac-data".to_owned(),
+            region: "us-west-2".to_owned(),
+            endpoint_url: endpoint.map(|url| url.parse().expect("a URL")),
+            force_path_style: path_style,
+            max_connections: 1,
+        };
+        let pool = Pool::new(crate::network::Network::default(), true, 1);
+        Sender::new(&settings, path_style, pool)
+    }
+
+    #[test]
+    fn an_etag_that_no_header_can_hold_is_an_error_and_no_panic() {
+        let headers = [("if-match", "\"a\nb\"")];
+        let request = sender(None, false).request(Method::Get, "/key", &headers, None);
+        assert!(matches!(request, Err(Failure::Final(_))), "{request:?}");
+    }
+
     #[test]
     fn urls_are_the_sdk_s() {
         let base = |endpoint: Option<&str>, path_style| {
-            let settings = Settings {
-                bucket: "podaac-data".to_owned(),
-                region: "us-west-2".to_owned(),
-                endpoint_url: endpoint.map(|url| url.parse().expect("a URL")),
-                force_path_style: path_style,
-                max_connections: 1,
-            };
-            let pool = Pool::new(crate::network::Network::default(), true, 1);
-            Sender::new(&settings, path_style, pool)
-                .base
-                .expect("a URL")
+            sender(endpoint, path_style).base.expect("a URL")
         };
         assert_eq!(
             base(None, false),
