@@ -78,9 +78,10 @@ impl Failure {
     ) -> Self {
         let text = match (code, message) {
             ("", _) => format!("HTTP {status}"),
-            (code, "") => code.to_owned(),
-            (code, message) => format!("{code}: {message}"),
+            (code, "") => plain(code),
+            (code, message) => plain(&format!("{code}: {message}")),
         };
+        let region = region.filter(|region| is_region(region));
         match (status, code, region) {
             (
                 _,
@@ -123,6 +124,18 @@ fn short(text: String) -> String {
     text.chars().take(300).collect()
 }
 
+/// What a server said, as it may stand in a message: short, and nothing in it that a terminal obeys.
+pub(super) fn plain(text: &str) -> String {
+    let text = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    short(text.collect())
+}
+
+/// Whether a server may have named a region, and not something for the user to paste into a shell.
+fn is_region(name: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=32).contains(&name.len()) && name.bytes().all(fits)
+}
+
 /// `Code` and `Message` of S3's error document, empty where it has none.
 pub(super) fn code_and_message(xml: &str) -> (String, String) {
     let (mut code, mut message) = (String::new(), String::new());
@@ -156,6 +169,28 @@ pub(super) fn code_and_message(xml: &str) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn message(code: &str, message: &str, region: Option<&str>) -> String {
+        match Failure::from_answer(400, code, message, region, false) {
+            Failure::Final(error) => error.to_string(),
+            Failure::Transient(text) | Failure::TooSlow(text) | Failure::Expired(text) => text,
+        }
+    }
+
+    #[test]
+    fn what_a_server_says_moves_no_cursor_and_names_no_region_that_is_none() {
+        let said = message("Odd", "a\x1b[2J\r\nWARN b\u{9b}2J", None);
+        assert!(
+            !said.contains(char::is_control) && said.contains("WARN b"),
+            "{said:?}"
+        );
+        assert!(message("Odd", &"x".repeat(9999), None).len() < 400);
+        assert!(message("", "", Some("eu-central-1")).ends_with("--region eu-central-1"));
+        for region in ["", "x; rm -rf ~", "\x1b[2J", "US"] {
+            let said = message("", "", Some(region));
+            assert!(said.ends_with("HTTP 400"), "{said:?}");
+        }
+    }
 
     #[test]
     fn errors_are_read_and_what_is_none_is_no_error() {

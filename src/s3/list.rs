@@ -1,7 +1,7 @@
 //! ListObjectsV2, a page at a time.
 
 use super::client::S3;
-use super::error::{Error, Failure};
+use super::error::{Error, Failure, plain};
 use super::list_xml;
 use super::pace::whole;
 use super::retry::Attempt;
@@ -113,7 +113,10 @@ const FEW: u16 = 10;
 /// Makes a page of an answer. One that cannot be read may be read the next time.
 fn read(xml: &[u8]) -> Result<Page, Failure> {
     let list = list_xml::parse(xml);
-    let list = list.map_err(|error| Failure::Transient(format!("a list that is none: {error}")))?;
+    let list = list.map_err(|error| {
+        let why = plain(&error);
+        Failure::Transient(format!("a list that is none: {why}"))
+    })?;
     let key = |text: String| decode(text, list.is_url_encoded);
     let next_token = match (list.is_truncated, list.next_token) {
         (false, _) => None,
