@@ -92,13 +92,12 @@ pub fn check_url(text: &str) -> Result<Url, BadUrl> {
     }
 }
 
-/// What may be printed of a URL that the user typed, even with a password in it.
-fn without_userinfo(text: &str) -> String {
-    match (text.find("://"), text.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => {
-            format!("{}{}", &text[..scheme + 3], &text[at + 1..])
-        }
-        _ => text.to_owned(),
+/// What may be printed of a URL that the user typed, even with a password in it. URLs are read with
+/// much goodwill (`https:user:password@host` is one), so all before the last `@` goes.
+pub fn without_userinfo(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((_, behind)) => format!("...@{behind}"),
+        None => text.to_owned(),
     }
 }
 
@@ -149,6 +148,9 @@ mod tests {
             "ftp://localhost/",
             "localhost",
             "https://user:hunter2@example.org/",
+            "https:user:hunter2@example.org/",
+            "https:\\\\user:hunter2@example.org",
+            "user:hunter2@example.org",
         ] {
             let error = check_url(bad).expect_err(bad);
             assert!(!error.to_string().contains("hunter2"));

@@ -18,7 +18,7 @@ use ring::hmac;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use crate::earthdata::{Grant, Refusal};
+use crate::earthdata::{Grant, LONGEST_LIFE, Refusal, is_printable};
 
 /// Session tokens have one or two KiB.
 const MAX_FILE: u64 = 64 << 10;
@@ -88,6 +88,17 @@ fn exposed<S: serde::Serializer>(secret: &SecretString, to: S) -> Result<S::Ok, 
     to.serialize_str(secret.expose_secret())
 }
 
+impl Record {
+    /// What a file holds that says `text`; nothing, if that cannot be believed.
+    pub(super) fn parse(text: &str) -> Self {
+        let record: Self = serde_json::from_str(text).unwrap_or_default();
+        Self {
+            grant: record.grant.filter(SharedGrant::is_sound),
+            ..record
+        }
+    }
+}
+
 impl SharedGrant {
     pub(super) fn of(grant: &Grant, now: Duration) -> Self {
         Self {
@@ -98,6 +109,15 @@ impl SharedGrant {
             expires: now + grant.remaining,
             clock_ahead: grant.clock_ahead,
         }
+    }
+
+    /// Whether an endpoint can have granted this.
+    fn is_sound(&self) -> bool {
+        let life = self.expires.checked_sub(self.granted);
+        life.is_some_and(|life| life <= LONGEST_LIFE)
+            && is_printable(&self.access_key_id)
+            && is_printable(self.secret_access_key.expose_secret())
+            && is_printable(self.session_token.expose_secret())
     }
 
     /// The credentials as they are at `now`.
@@ -111,16 +131,17 @@ impl SharedGrant {
         }
     }
 
-    /// Whether they have not ended, and are not the ones to be replaced.
+    /// Whether they have not ended, and are not the ones to be replaced. What was granted in the future
+    /// says nothing.
     pub(super) fn is_living(&self, replaces: Option<&str>, now: Duration) -> bool {
-        now < self.expires && replaces != Some(&self.access_key_id)
+        (self.granted..self.expires).contains(&now) && replaces != Some(&self.access_key_id)
     }
 
     /// The same, and whether they need not be renewed yet.
     pub(super) fn is_fresh(&self, replaces: Option<&str>, now: Duration) -> bool {
         let life = self.expires.saturating_sub(self.granted);
-        let due = self.granted + super::schedule::latest_refresh(life);
-        self.is_living(replaces, now) && now < due
+        let age = now.saturating_sub(self.granted);
+        self.is_living(replaces, now) && age < super::schedule::latest_refresh(life)
     }
 }
 
@@ -135,10 +156,11 @@ impl Mark {
 
     /// The refusal, if it still holds for a login that stands in a file last written at `changed`.
     pub(super) fn holds(&self, changed: Option<SystemTime>, now: Duration) -> Option<Refusal> {
-        let over = self
-            .refusal
-            .lasts()
-            .is_some_and(|lasts| now >= self.at + lasts);
+        // One of the future is damaged, and must not lock the user out until then.
+        let over = self.refusal.lasts().is_some_and(|lasts| {
+            now.checked_sub(self.at)
+                .is_none_or(|passed| passed >= lasts)
+        });
         (self.source_changed == changed && !over).then_some(self.refusal)
     }
 }
@@ -183,7 +205,7 @@ impl Entry {
     /// What the file holds; nothing if there is none, or none that can be believed.
     pub(super) fn read(&self) -> Record {
         match read_own(&self.path) {
-            Ok(Some(text)) => serde_json::from_str(text.expose_secret()).unwrap_or_default(),
+            Ok(Some(text)) => Record::parse(text.expose_secret()),
             Ok(None) => Record::default(),
             Err(error) => {
                 tracing::warn!("shared credentials are not used: {error}");

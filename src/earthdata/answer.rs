@@ -38,6 +38,12 @@ struct Body {
 /// `Date` and `expiration` have a resolution of a second, and the answer took time to come: less
 /// than this is no skew.
 const LEAST_SKEW: Duration = Duration::from_secs(5);
+/// Of an expiration, more characters than this are not shown.
+const LONGEST_TIME: usize = 40;
+
+/// AWS gives temporary credentials for 36 hours at most (GetSessionToken). What claims to live longer
+/// is renewed as if it did not.
+pub const LONGEST_LIFE: Duration = Duration::from_secs(36 * 3600);
 
 /// Parses the body of a 200 answer of `endpoint` that arrived at `now` (local clock), when the
 /// server's clock said `date`.
@@ -63,10 +69,9 @@ pub(super) fn parse(
             _ => format!("unreadable JSON (line {}, column {})", e.line(), e.column()),
         })
     })?;
-    let printable = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic());
-    if !printable(&body.access_key_id)
-        || !printable(body.secret_access_key.expose_secret())
-        || !printable(body.session_token.expose_secret())
+    if !is_printable(&body.access_key_id)
+        || !is_printable(body.secret_access_key.expose_secret())
+        || !is_printable(body.session_token.expose_secret())
     {
         return Err(not_credentials("empty or garbled credentials".to_owned()));
     }
@@ -75,11 +80,12 @@ pub(super) fn parse(
     let skewed = date.filter(|date| distance(*date, now) >= LEAST_SKEW);
     let remaining = expiration
         .duration_since(skewed.unwrap_or(now))
-        .unwrap_or_default();
+        .unwrap_or_default()
+        .min(LONGEST_LIFE);
     if remaining.is_zero() {
         return Err(Error::AlreadyExpired {
             endpoint: endpoint.to_owned(),
-            expiration: body.expiration,
+            expiration: body.expiration.trim().chars().take(LONGEST_TIME).collect(),
         });
     }
     Ok(Grant {
@@ -89,6 +95,11 @@ pub(super) fn parse(
         remaining,
         clock_ahead: skewed.map_or(0, |date| seconds_ahead(now, date)),
     })
+}
+
+/// Whether it can stand in a header.
+pub(crate) fn is_printable(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
 fn seconds_ahead(now: SystemTime, date: SystemTime) -> i64 {
@@ -102,7 +113,7 @@ fn distance(a: SystemTime, b: SystemTime) -> Duration {
 
 /// Reads `2021-01-27 00:50:09+00:00` and its relatives: blank or `T`, `+00:00` or `Z` or nothing
 /// (UTC then), with or without fractions of a second.
-fn parse_expiration(text: &str) -> Option<SystemTime> {
+pub(super) fn parse_expiration(text: &str) -> Option<SystemTime> {
     let text = text.trim();
     let timestamp = text.parse::<jiff::Timestamp>().ok().or_else(|| {
         let naive = text.parse::<jiff::civil::DateTime>().ok()?;
@@ -165,6 +176,21 @@ mod tests {
         );
         assert_eq!(ahead(AT - 9000, Some(at(AT - 3600))).expect("fresh"), -5400);
         assert!(matches!(life(AT, None), Err(Error::AlreadyExpired { .. })));
+    }
+
+    #[test]
+    fn nobody_is_believed_to_grant_more_than_aws_does() {
+        let body = body("9999-12-30T22:00:00Z");
+        let grant = parse("e", &body, at(AT), Some(at(0))).expect("valid");
+        assert_eq!(grant.remaining, LONGEST_LIFE);
+    }
+
+    #[test]
+    fn an_expiration_is_told_in_its_line() {
+        let body = body(" 2021-01-27 00:50:09+00:00\\n ");
+        let error = parse("e", &body, at(AT), None).expect_err("expired");
+        let told = "(2021-01-27 00:50:09+00:00)";
+        assert!(error.to_string().contains(told), "{error}");
     }
 
     #[test]

@@ -48,7 +48,12 @@ impl Endpoint {
     }
 
     /// Where a redirect leads, if it may be followed.
-    fn redirected(&self, answer: &Answer, login: Option<&Login>, sent: bool) -> Result<Url, Error> {
+    pub(super) fn redirected(
+        &self,
+        answer: &Answer,
+        login: Option<&Login>,
+        sent: bool,
+    ) -> Result<Url, Error> {
         let Some(url) = &answer.location else {
             return Err(self.bad_redirect(&self.url, "it does not say where to"));
         };
@@ -84,9 +89,11 @@ impl Endpoint {
 
     fn bad_redirect(&self, target: &Url, why: &'static str) -> Error {
         let authority = Authority::of(target);
+        let target = format!("{}://{}", target.scheme(), authority.as_str());
         Error::BadRedirect {
             endpoint: shown(&self.url),
-            target: format!("{}://{}", target.scheme(), authority.as_str()),
+            // A host's name has 253 characters at most, but this one is the server's invention.
+            target: target.chars().take(300).collect(),
             why,
         }
     }

@@ -242,10 +242,6 @@ impl Endpoint {
         user: &str,
         password: &SecretString,
     ) -> Result<Option<SecretString>, Error> {
-        #[derive(serde::Deserialize)]
-        struct UserToken {
-            access_token: SecretString,
-        }
         let url = self.login_url("/api/users/find_or_create_token")?;
         let answer = web.post(&url, user, password).await?;
         match answer.status {
@@ -257,12 +253,7 @@ impl Endpoint {
                 return Ok(None);
             }
         }
-        let token = serde_json::from_str::<UserToken>(answer.body.expose_secret()).ok();
-        let token = token.map(|token| token.access_token).filter(|token| {
-            let token = token.expose_secret();
-            !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic())
-        });
-        Ok(token)
+        Ok(user_token(answer.body.expose_secret()))
     }
 
     /// A page of the login host. It speaks https, unless all of this is on loopback.
@@ -324,14 +315,29 @@ impl Endpoint {
     }
 }
 
+/// The token in an answer of `/api/users/find_or_create_token`.
+pub(super) fn user_token(body: &str) -> Option<SecretString> {
+    #[derive(serde::Deserialize)]
+    struct UserToken {
+        access_token: SecretString,
+    }
+    let token: UserToken = serde_json::from_str(body).ok()?;
+    Some(token.access_token).filter(|token| answer::is_printable(token.expose_secret()))
+}
+
+/// Pages that a user is sent to have shorter URLs.
+const LONGEST_PAGE: usize = 1000;
+
 /// The URL of the page on which to accept; of its query only what says which agreement it is.
 pub(super) fn agreement_page(url: &Url) -> String {
     let page = shown(url);
-    match url.query_pairs().find(|(name, _)| name == "client_id") {
+    let client = url.query_pairs().find(|(name, _)| name == "client_id");
+    let page = match client {
         Some((_, client)) => Url::parse_with_params(&page, [("client_id", client)])
             .map_or(page, |url| url.to_string()),
         None => page,
-    }
+    };
+    page.chars().take(LONGEST_PAGE).collect()
 }
 
 /// TEA's 403 for a missing EULA is JSON that names the page (rain-api-core edl.py).
@@ -339,7 +345,8 @@ fn resolution_url(body: &str) -> Option<String> {
     let body: serde_json::Value = serde_json::from_str(body).ok()?;
     let url = body.get("resolution_url")?.as_str()?;
     // Parsed and written anew, it holds nothing that a terminal obeys.
-    check_url(url).ok().map(|url| url.to_string())
+    let url = check_url(url).ok()?.to_string();
+    (url.len() <= LONGEST_PAGE).then_some(url)
 }
 
 /// What an error page says, if it is short, plain text; an error page holds no credentials.

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::answer::is_printable;
 use super::error::Error;
 use super::netrc::Netrc;
 use super::web::Authority;
@@ -183,9 +184,8 @@ fn from_token_file(path: &Path) -> Result<Login, Error> {
 }
 
 /// Whether it can stand in a header.
-fn check_token(token: &SecretString, place: &str) -> Result<(), Error> {
-    let token = token.expose_secret();
-    let is_token = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
+pub(super) fn check_token(token: &SecretString, place: &str) -> Result<(), Error> {
+    let is_token = is_printable(token.expose_secret());
     is_token.then_some(()).ok_or_else(|| Error::LoginFile {
         path: place.to_owned(),
         why: "there should be one token of Earthdata Login and nothing else".to_owned(),

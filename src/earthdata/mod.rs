@@ -22,7 +22,8 @@ mod sweep;
 mod table_file;
 mod web;
 
-pub use answer::Grant;
+pub(crate) use answer::is_printable;
+pub use answer::{Grant, LONGEST_LIFE};
 pub use cmr::{CMR, CmrError, Sweep, sweep};
 pub use endpoint::{Endpoint, Settings};
 pub use error::Error;

@@ -45,7 +45,7 @@ impl Authority {
     /// Reads `HOST` or `HOST:PORT`.
     pub(super) fn parse(text: &str) -> Result<Self, Error> {
         let bad = |why| Error::BadUrl {
-            url: text.to_owned(),
+            url: network::without_userinfo(text),
             why,
         };
         let url = Url::parse(&format!("https://{text}/")).map_err(|_| bad("not a host name"))?;
@@ -161,7 +161,7 @@ async fn answer(url: &Url, request: reqwest::RequestBuilder) -> Result<Answer, E
     };
     let mut response = request.send().await.map_err(unreachable)?;
     let header = |name| response.headers().get(name).and_then(|v| v.to_str().ok());
-    let location = header(LOCATION).and_then(|text| url.join(text).ok());
+    let location = header(LOCATION).and_then(|text| location(url, text));
     let date = header(reqwest::header::DATE).and_then(|d| httpdate::parse_http_date(d).ok());
     let status = response.status().as_u16();
     let mut body = Vec::new();
@@ -182,6 +182,11 @@ async fn answer(url: &Url, request: reqwest::RequestBuilder) -> Result<Answer, E
         date,
         body: body.into(),
     })
+}
+
+/// Where a redirect from `url` leads.
+pub(super) fn location(url: &Url, text: &str) -> Option<Url> {
+    url.join(text).ok()
 }
 
 /// A URL without query and fragment, which may hold codes and states of a login.
