@@ -12,9 +12,11 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata};
 use tracing_subscriber::layer::{Context, Filter};
 
-const WINDOW: Duration = Duration::from_secs(60);
+pub(super) const WINDOW: Duration = Duration::from_secs(60);
 /// Causes that are watched at once; more than these are not folded.
-const MOST_CAUSES: usize = 1000;
+pub(super) const MOST_CAUSES: usize = 1000;
+/// Two messages that begin with as many equal bytes have one cause, as far as it is worth memory.
+pub(super) const LONGEST_MESSAGE: usize = 1024;
 /// The target of the lines that tell of others, which are not folded themselves.
 const TARGET: &str = "s3credmount::folded";
 
@@ -30,6 +32,14 @@ struct Shared {
 struct Cause {
     place: tracing::callsite::Identifier,
     message: String,
+}
+
+impl Cause {
+    fn new(place: tracing::callsite::Identifier, mut message: String) -> Self {
+        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+        message.shrink_to_fit();
+        Self { place, message }
+    }
 }
 
 struct Repeats {
@@ -115,10 +125,7 @@ impl<S> Filter<S> for Fold {
         }
         let mut message = Message(String::new());
         event.record(&mut message);
-        let cause = Cause {
-            place: metadata.callsite(),
-            message: message.0,
-        };
+        let cause = Cause::new(metadata.callsite(), message.0);
         self.0.is_first(cause, Instant::now())
     }
 }
@@ -134,22 +141,20 @@ impl Visit for Message {
 }
 
 #[cfg(test)]
+fn cause(message: &str) -> Cause {
+    static PLACE: tracing::callsite::DefaultCallsite = {
+        static META: Metadata<'static> = tracing::metadata! {
+            name: "test", target: "test", level: Level::WARN, fields: &[],
+            callsite: &PLACE, kind: tracing::metadata::Kind::EVENT
+        };
+        tracing::callsite::DefaultCallsite::new(&META)
+    };
+    Cause::new(tracing::callsite::Identifier(&PLACE), message.to_owned())
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
-
-    fn cause(message: &str) -> Cause {
-        static PLACE: tracing::callsite::DefaultCallsite = {
-            static META: Metadata<'static> = tracing::metadata! {
-                name: "test", target: "test", level: Level::WARN, fields: &[],
-                callsite: &PLACE, kind: tracing::metadata::Kind::EVENT
-            };
-            tracing::callsite::DefaultCallsite::new(&META)
-        };
-        Cause {
-            place: tracing::callsite::Identifier(&PLACE),
-            message: message.to_owned(),
-        }
-    }
 
     #[test]
     fn the_first_is_logged_and_the_rest_of_the_minute_counted() {
@@ -163,6 +168,18 @@ mod tests {
         assert!(shared.over(now + WINDOW / 2).is_empty());
         assert_eq!(shared.over(now + WINDOW), [("a".to_owned(), 341)]);
         assert!(shared.is_first(cause("a"), now + WINDOW));
+    }
+
+    #[test]
+    fn what_is_kept_of_a_message_is_bounded() {
+        let shared = Shared::default();
+        let long = "é".repeat(100_000);
+        assert!(shared.is_first(cause(&long), Instant::now()));
+        assert!(!shared.is_first(cause(&long[..2 * LONGEST_MESSAGE]), Instant::now()));
+        let lengths = |causes: &HashMap<Cause, Repeats>| -> usize {
+            causes.keys().map(|cause| cause.message.capacity()).sum()
+        };
+        assert_eq!(lengths(&shared.lock()), LONGEST_MESSAGE);
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Namespace {
                 false => namespace.list_some(&dir, Some(&after), &request).await,
             };
             if let Err(error) = listed {
-                tracing::debug!(directory = %dir.prefix, "listing ahead: {error}");
+                tracing::debug!(directory = &*dir.prefix, "listing ahead: {error}");
             }
             drop(waited_for);
             namespace.learn_quietly(&dir, |known| known.habit.coming = None);
@@ -137,7 +137,7 @@ impl Namespace {
 }
 
 /// A key behind which `name` lies, and what shares its stem: sidecar files of one image.
-fn before_name(dir: &Dir, name: &str) -> String {
+pub(super) fn before_name(dir: &Dir, name: &str) -> String {
     let stem = name.split('.').next().unwrap_or_default();
     let mut chars = stem.chars();
     let last = chars.next_back();

@@ -208,7 +208,7 @@ impl Namespace {
                 Ok(page) => page,
                 // Who needs it asks for it.
                 Err(error) => {
-                    tracing::debug!(from = %ahead.first, "listing ahead: {error}");
+                    tracing::debug!(from = &*ahead.first, "listing ahead: {error}");
                     return;
                 }
             };
@@ -226,7 +226,7 @@ impl Namespace {
 
     /// Notes what `page` tells of `root` and of all directories below it that it reaches, from the key
     /// `start` on, or from the beginning of `root`.
-    fn learn_tree(&self, root: &str, start: &[u8], page: Page, asked: Instant) {
+    pub(super) fn learn_tree(&self, root: &str, start: &[u8], page: Page, asked: Instant) {
         let end = match (&page.next_token, page.last()) {
             (Some(_), Some(last)) => Some(just_behind(last)),
             _ => None,

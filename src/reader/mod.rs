@@ -398,7 +398,7 @@ async fn fetch_part(reader: &Reader, object: &ObjectVersion, range: ByteRange) {
 /// Fetches one run of bytes into its blocks.
 async fn fetch(reader: &Reader, object: &ObjectVersion, mut fill: Fill, request: Request) {
     let Some(range) = fill.rest() else { return };
-    tracing::trace!(key = %object.key, ?range, class = ?request.class, "GET");
+    tracing::trace!(key = &*object.key, ?range, class = ?request.class, "GET");
     let mut body = reader
         .s3
         .get_range(&object.key, &object.meta.etag, range, request);
@@ -407,7 +407,7 @@ async fn fetch(reader: &Reader, object: &ObjectVersion, mut fill: Fill, request:
             Ok(Some(bytes)) => fill.push(&bytes),
             Ok(None) => return,
             Err(error) => {
-                tracing::debug!(key = %object.key, ?range, "GET failed: {error}");
+                tracing::debug!(key = &*object.key, ?range, "GET failed: {error}");
                 match request.class {
                     crate::request::Class::Demand => fill.fail(&error),
                     // Whoever needs these bytes asks for them itself, with patience of its own.

@@ -115,7 +115,7 @@ impl Body {
                 }
             };
             self.open = None;
-            tracing::debug!(key = %self.key, ?rest, "resuming a body: {broken}");
+            tracing::debug!(key = &*self.key, ?rest, "resuming a body: {broken}");
             let pause = self.pauses.next().unwrap_or(LONGEST_PAUSE);
             if Instant::now() + pause >= self.request.deadline {
                 return Err(Error::Unavailable(broken));

@@ -81,7 +81,7 @@ fn a_read_is_traceable_down_to_its_request() {
     assert_eq!(mount.read("file"), b"content");
     let lines = lines_after_end(mount, &file);
     let traced = lines.iter().filter(|line| {
-        line.contains("read{handle=") && line.contains("GET") && line.contains("key=file")
+        line.contains("read{handle=") && line.contains("GET") && line.contains("key=\"file\"")
     });
     assert_eq!(traced.count(), 1, "{lines:#?}");
     assert!(
