@@ -45,6 +45,8 @@ mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod network;
+#[cfg(any(test, fuzzing))]
+pub mod parsers;
 pub mod process;
 pub mod reader;
 pub mod request;

@@ -3,6 +3,8 @@
 mod access;
 mod dash_o;
 mod mount;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod parsers;
 mod places;
 mod tools;
 mod values;
@@ -74,16 +76,8 @@ fn parse(
     args: impl IntoIterator<Item = OsString>,
     table: &Table,
 ) -> Result<Result<Command, String>, clap::Error> {
-    let command = ToolArgs::augment_subcommands(MountArgs::command())
-        // So that the subcommands need no SOURCE.
-        .args_conflicts_with_subcommands(true)
-        .disable_help_subcommand(true);
-    let takes_value = |name: &str| {
-        let named = |arg: &&clap::Arg| arg.get_long() == Some(name);
-        let arg = command.get_arguments().find(named)?;
-        Some(arg.get_action().takes_values())
-    };
-    let args = dash_o::expand(args, takes_value)
+    let command = command();
+    let args = dash_o::expand(args, |name| takes_value(&command, name))
         .map_err(|message| command.clone().error(ErrorKind::InvalidValue, message))?;
     let matches = command.try_get_matches_from(args)?;
     if matches.subcommand_name().is_some() {
@@ -91,6 +85,20 @@ fn parse(
     }
     let run = MountArgs::from_arg_matches(&matches)?.into_run(table);
     Ok(run.map(|run| Command::Mount(Box::new(run))))
+}
+
+fn command() -> clap::Command {
+    ToolArgs::augment_subcommands(MountArgs::command())
+        // So that the subcommands need no SOURCE.
+        .args_conflicts_with_subcommands(true)
+        .disable_help_subcommand(true)
+}
+
+/// Whether the long option `name` has a value; `None` if there is no such option.
+fn takes_value(command: &clap::Command, name: &str) -> Option<bool> {
+    let named = |arg: &&clap::Arg| arg.get_long() == Some(name);
+    let arg = command.get_arguments().find(named)?;
+    Some(arg.get_action().takes_values())
 }
 
 #[cfg(test)]

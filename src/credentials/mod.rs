@@ -57,6 +57,8 @@
 
 mod clock;
 mod manager;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod parsers;
 mod provider;
 mod schedule;
 mod shared;

@@ -16,6 +16,8 @@ mod endpoint;
 mod error;
 mod login;
 mod netrc;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod parsers;
 mod refusal;
 mod registry;
 mod sweep;

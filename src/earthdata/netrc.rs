@@ -90,6 +90,42 @@ impl Netrc {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+impl Netrc {
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.entries
+            .iter()
+            .filter_map(|entry| entry.host.as_deref())
+    }
+
+    /// As a file, with everything quoted, and another password for each if there is one.
+    pub(super) fn written(&self, password: Option<&str>) -> String {
+        use secrecy::ExposeSecret;
+
+        let quoted = |text: &str| {
+            let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
+            format!("\"{escaped}\"")
+        };
+        let written = self.entries.iter().map(|entry| {
+            let mut text = match &entry.host {
+                Some(host) => format!("machine {}", quoted(host)),
+                None => "default".to_owned(),
+            };
+            if let Some(login) = &entry.login {
+                text += &format!(" login {}", quoted(login));
+            }
+            if let Some(held) = &entry.password {
+                text += &format!(
+                    " password {}",
+                    quoted(password.unwrap_or(held.expose_secret()))
+                );
+            }
+            text + "\n"
+        });
+        written.collect()
+    }
+}
+
 impl Entry {
     fn new(host: Option<String>) -> Self {
         Self {

@@ -140,7 +140,27 @@ impl Visit for Message {
     }
 }
 
-#[cfg(test)]
+/// Folding by itself, of warnings that all come from one place.
+#[cfg(any(test, fuzzing))]
+#[derive(Default)]
+pub(super) struct Folding(Shared);
+
+#[cfg(any(test, fuzzing))]
+impl Folding {
+    pub(super) fn is_first(&self, message: &str, now: Instant) -> bool {
+        self.0.is_first(cause(message), now)
+    }
+
+    pub(super) fn told(&self, now: Instant) -> Vec<(String, u64)> {
+        self.0.over(now)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+}
+
+#[cfg(any(test, fuzzing))]
 fn cause(message: &str) -> Cause {
     static PLACE: tracing::callsite::DefaultCallsite = {
         static META: Metadata<'static> = tracing::metadata! {

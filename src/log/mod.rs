@@ -6,6 +6,8 @@
 //! with secrets.
 
 mod fold;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod parsers;
 mod syslog;
 
 use std::fs::{File, OpenOptions};

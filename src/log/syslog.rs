@@ -36,7 +36,7 @@ impl Write for Syslog {
     }
 }
 
-fn datagram(line: &str, pid: u32) -> String {
+pub(super) fn datagram(line: &str, pid: u32) -> String {
     let severity = |word: &str| match word {
         "ERROR" => Some(3),
         "WARN" => Some(4),

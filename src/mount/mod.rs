@@ -5,6 +5,8 @@
 //! empty directory where data was due.
 
 mod mountpoint;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod parsers;
 mod probe;
 mod source;
 mod target;

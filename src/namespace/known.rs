@@ -367,6 +367,43 @@ impl Directory {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+impl Directory {
+    /// Fails unless all that the rest relies on holds.
+    pub(super) fn check_sound(&self) {
+        let mut reached: End = Some(Box::default());
+        for (start, interval) in &self.intervals {
+            let before = reached
+                .as_ref()
+                .expect("nothing lies behind an interval without end");
+            assert!(before <= start, "intervals that overlap");
+            let end = interval.end.as_deref();
+            assert!(
+                end.is_none_or(|end| **start < *end),
+                "an interval that holds nothing"
+            );
+            let places = || interval.nodes.iter().map(|node| self.place_of(node));
+            assert!(places().is_sorted_by(|a, b| a < b), "names out of order");
+            assert!(places().all(|at| *at >= **start && end.is_none_or(|end| at < end)));
+            reached.clone_from(&interval.end);
+        }
+        let nodes = self.intervals.values().flat_map(|interval| &interval.nodes);
+        for node in nodes {
+            let (prefix, name) = super::split(node.path());
+            assert_eq!(*prefix, *self.prefix, "{node:?}");
+            let is_directory = matches!(node, Node::Directory(_));
+            assert_eq!(node.path().ends_with('/'), is_directory, "{node:?}");
+            assert!(
+                super::names::is_sayable(name.trim_end_matches('/')),
+                "{node:?}"
+            );
+        }
+        let intervals = self.intervals.values().map(|found| self.cost(found));
+        let bytes = EMPTY_BYTES + self.prefix.len() as u64 + intervals.sum::<u64>();
+        assert_eq!(bytes, self.bytes);
+    }
+}
+
 #[cfg(test)]
 #[path = "known_tests.rs"]
 mod tests;

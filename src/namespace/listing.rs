@@ -239,7 +239,7 @@ impl Namespace {
 }
 
 /// A place behind which all places from `from` on lie, and few others.
-fn before(from: &[u8]) -> String {
+pub(super) fn before(from: &[u8]) -> String {
     let Some((last, head)) = from.split_last() else {
         return String::new();
     };

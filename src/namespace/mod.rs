@@ -16,6 +16,8 @@ mod known;
 mod listing;
 mod lookup;
 mod names;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod parsers;
 mod ranges;
 mod shape;
 mod walk;

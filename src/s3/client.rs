@@ -50,6 +50,11 @@ impl S3 {
         let endpoint = settings.endpoint_url.as_ref();
         let is_direct = endpoint.is_some_and(|url| url.scheme() != "https");
         let pool = Pool::new(network.clone(), is_direct, settings.max_connections);
+        Self::over(pool, settings, credentials)
+    }
+
+    /// The client that sends by `pool`.
+    pub(super) fn over(pool: Pool, settings: Settings, credentials: Option<Manager>) -> Self {
         let path_style = settings.force_path_style
             || settings
                 .endpoint_url

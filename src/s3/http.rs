@@ -39,6 +39,18 @@ impl Pool {
         }
     }
 
+    /// One that has `connector` and never another.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn fixed(connector: SharedHttpConnector) -> Self {
+        Self {
+            network: Network::default(),
+            is_direct: true,
+            idle: 0,
+            // Not to be renewed for some decades.
+            current: Mutex::new((connector, Instant::now() + Duration::from_secs(1 << 30))),
+        }
+    }
+
     /// Where to send the next request.
     pub(super) fn current(&self) -> SharedHttpConnector {
         lock(&self.current).0.clone()

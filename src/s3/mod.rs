@@ -16,6 +16,8 @@ mod http;
 mod list;
 mod list_xml;
 mod pace;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod parsers;
 mod retry;
 mod send;
 mod types;

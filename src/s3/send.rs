@@ -150,7 +150,7 @@ impl Sender {
         self.pool.renew();
     }
 
-    fn request(
+    pub(super) fn request(
         &self,
         method: Method,
         target: &str,
@@ -174,7 +174,9 @@ impl Sender {
         request.set_uri(uri).map_err(|e| unusable(e.to_string()))?;
         let out = request.headers_mut();
         out.insert("user-agent", USER_AGENT);
-        let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+        let headers = headers
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
         for (name, value) in headers.chain(signature) {
             // An ETag may be anything that XML can say.
             let set = out.try_insert(name, value);
@@ -287,9 +289,8 @@ mod tests {
 
     #[test]
     fn urls_are_the_sdk_s() {
-        let base = |endpoint: Option<&str>, path_style| {
-            sender(endpoint, path_style).base.expect("a URL")
-        };
+        let base =
+            |endpoint: Option<&str>, path_style| sender(endpoint, path_style).base.expect("a URL");
         assert_eq!(
             base(None, false),
             "https://podaac-data.s3.us-west-2.amazonaws.com"
