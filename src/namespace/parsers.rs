@@ -20,7 +20,7 @@ use crate::s3::parsers::{
     asked_for, client_of, honest, impatient, in_turn, keys_of, page_of, passes, query, query_of,
     run, xml_of,
 };
-use crate::s3::{ListFrom, ListQuery, Page, S3};
+use crate::s3::{Error, ListFrom, ListQuery, Page, S3};
 use crate::sync::{Arc, lock};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -330,21 +330,18 @@ async fn false_listing(root: &str, s3: Arc<S3>) {
     }
 }
 
-/// All names, and whether each is a directory; `None` after an error.
+/// All names, and whether each is a directory.
 async fn list(
     namespace: &Arc<Namespace>,
     dir: &Arc<Dir>,
     request: &Request,
-) -> Option<BTreeMap<String, bool>> {
+) -> Result<BTreeMap<String, bool>, Error> {
     let mut listing = namespace.list(dir);
     let mut names = BTreeMap::new();
     // A page a name is the most that a true listing takes.
     for _ in 0..2000 {
-        let Ok(entries) = listing.next(namespace, request).await else {
-            return None;
-        };
-        let Some(entries) = entries else {
-            return Some(names);
+        let Some(entries) = listing.next(namespace, request).await? else {
+            return Ok(names);
         };
         for entry in entries {
             let is_directory = matches!(entry.node, Node::Directory(_));
@@ -402,5 +399,11 @@ mod tests {
             listing(&format!("d \no {text}"));
             listing(&format!("u \no {text}"));
         }
+    }
+
+    #[test]
+    fn a_first_page_of_nothing_but_the_marker_goes_on() {
+        // Pages of one key, as the length of the last word says.
+        listing("d a/ ....\no a/\no a/b\no a/c/d");
     }
 }

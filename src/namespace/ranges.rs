@@ -267,7 +267,11 @@ impl Ranges {
         let behind = self.prefix.len();
         let next = page.next_token.clone();
         let last = page.last().map(|last| last[behind..].to_owned());
-        if next.is_some() && last.as_ref().is_none_or(|last| *last <= range.base) {
+        // The directory's own marker is behind nothing, and may be all of the first page.
+        let goes_on = last.as_ref().is_some_and(|last| {
+            *last > range.base || (range.token.is_none() && range.base.is_empty())
+        });
+        if next.is_some() && !goes_on {
             return Err(Error::Protocol("a list that does not go on".to_owned()));
         }
         let passed = |bound: &str| last.as_deref().is_some_and(|last| last > bound);
