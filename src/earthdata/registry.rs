@@ -168,12 +168,15 @@ pub(super) fn is_trusted(endpoint: &str) -> bool {
         return false;
     };
     let host = url.host_str().unwrap_or_default();
+    let in_host = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
     // As it is written, so that it means the same to whoever reads it next.
     url.as_str() == endpoint
         && url.scheme() == "https"
         && url.port().is_none()
         && url.username().is_empty()
         && url.password().is_none()
+        // URLs allow more, which means something to a shell into which the endpoint is pasted.
+        && host.bytes().all(in_host)
         && TRUSTED.iter().any(|domain| host.ends_with(domain))
         && url.path() == "/s3credentials"
         && url.query().is_none()
@@ -297,6 +300,7 @@ mod tests {
             "https://x.earthdata.nasa.gov:8443/s3credentials",
             "https://x.earthdata.nasa.gov/s3credentials?to=https://example.org",
             "https://x.earthdata.nasa.gov/redirect",
+            "https://x$y;z.earthdata.nasa.gov/s3credentials",
             "https://example.org\\.earthdata.nasa.gov/s3credentials",
             "https://x.earthdata.nasa.gov/s3credentials\t",
             "s3://bucket/s3credentials",
