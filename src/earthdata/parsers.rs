@@ -43,7 +43,7 @@ pub(crate) fn credentials_json(text: &str) {
                 Ok(grant) => grant,
                 Err(error) => {
                     check_message(&error.to_string());
-                    assert_eq!(error.to_string(), without_secrets(text, at(now), date));
+                    depends_on_no_secret(text, at(now), date);
                     continue;
                 }
             };
@@ -62,21 +62,26 @@ pub(crate) fn credentials_json(text: &str) {
     }
 }
 
-/// What the error would be if the secrets were others.
-fn without_secrets(text: &str, now: SystemTime, date: Option<SystemTime>) -> String {
-    let mut text = text.to_owned();
-    if let Ok(mut json) = serde_json::from_str::<Value>(&text) {
-        for field in ["secretAccessKey", "sessionToken"] {
-            if let Some(Value::String(secret)) = json.get_mut(field)
-                && answer::is_printable(secret)
-            {
-                *secret = "another".to_owned();
-                text = json.to_string();
-            }
+/// The error is the same with other secrets.
+fn depends_on_no_secret(text: &str, now: SystemTime, date: Option<SystemTime>) {
+    // Written anew, since of a field that is there twice only one is replaced.
+    let Ok(mut json) = serde_json::from_str::<Value>(text) else {
+        return;
+    };
+    let told = |json: &Value| {
+        let body = json.to_string().into();
+        let parsed = answer::parse("https://e/s3credentials", &body, now, date);
+        parsed.err().map(|error| error.to_string())
+    };
+    let before = told(&json);
+    for field in ["secretAccessKey", "sessionToken"] {
+        if let Some(Value::String(secret)) = json.get_mut(field)
+            && answer::is_printable(secret)
+        {
+            *secret = "another".to_owned();
         }
     }
-    let parsed = answer::parse("https://e/s3credentials", &text.into(), now, date);
-    parsed.expect_err("it depends on no secret").to_string()
+    assert_eq!(told(&json), before);
 }
 
 pub(crate) fn expiration(text: &str) {
@@ -300,7 +305,7 @@ pub(crate) fn urls(text: &str) {
     if is_trusted(text) {
         let host = text.strip_prefix("https://").expect("https");
         let host = host.strip_suffix("/s3credentials").expect("an endpoint");
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._".contains(c);
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
         assert!(host.chars().all(plain), "{host}");
         let domains = [
             "earthdata.nasa.gov",
