@@ -13,8 +13,7 @@ use super::{Run, values};
 use crate::earthdata::Table;
 use crate::log;
 use crate::memory;
-use crate::mount::{Config, Source};
-use crate::namespace::KeyList;
+use crate::mount::{Config, KeyList, Source};
 use crate::network::Network;
 
 /// Mounts a NASA Earthdata S3 bucket read-only, with temporary credentials that stay fresh.

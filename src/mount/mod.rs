@@ -23,6 +23,7 @@ use sd_notify::NotifyState;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
+pub use crate::namespace::KeyList;
 pub use mountpoint::MountpointError;
 pub use source::Source;
 pub use target::{Target, hint};
@@ -34,7 +35,7 @@ use crate::credentials::{self, Manager};
 use crate::earthdata;
 use crate::fs::{Fs, Ownership};
 use crate::fuse::Adapter;
-use crate::namespace::{KeyList, Namespace};
+use crate::namespace::Namespace;
 use crate::network::Network;
 use crate::process::Signals;
 use crate::reader::Reader;

@@ -3,14 +3,13 @@
 //! Plain arithmetic, without fetching. A cursor follows one sequence of reads: forward, backward, or
 //! in equal strides. A read that belongs to none starts a cursor of its own and is a random read
 //! until a second one follows ([`super::random`] says how wide it is fetched). From then on a cursor
-//! fetches ahead. Its window doubles until it reaches [`RAMP`], and beyond it for as long as that
-//! makes a reader that waits faster, so it grows to bandwidth x latency and no further.
+//! fetches ahead ([`super::forward`]).
 
 use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-use super::PART;
+use super::forward::{Bounds, Forward, LEAST_WINDOW, RAMP, START};
 use super::random::WHOLE;
 use crate::cache::BLOCK;
 use crate::s3::ByteRange;
@@ -18,18 +17,10 @@ use crate::s3::ByteRange;
 /// Where a sequence is established, reads within this distance of the expected position continue it:
 /// the kernel sends read-ahead out of order.
 const NEAR: u64 = 1 << 20;
-/// What the first read at the start of an object fetches, if it is that of a stream ...
-const START: u64 = 1 << 20;
-/// ... and if it looks at the header only.
+/// What the first read at the start of an object fetches, if it looks at the header only.
 const HEADER: u64 = 256 << 10;
 /// The kernel doubles and quadruples the first read of a file: one of 128 KiB was at least 32 KiB.
 const STREAMS_READ: u64 = 128 << 10;
-/// Up to here the window doubles with each extension.
-const RAMP: u64 = 8 << 20;
-/// Windows begin with at least this.
-const LEAST_WINDOW: u64 = 128 << 10;
-/// A larger window must make a reader that waits so much faster, in percent, to be kept growing.
-const GAIN: u64 = 120;
 /// From this size on a read is one of data, not of metadata.
 const LARGE: u64 = 64 << 10;
 /// Chunks of arrays are read as a large random read and what follows it. With so much evidence, what
@@ -117,26 +108,6 @@ enum Course {
         run: u64,
         planned: u64,
     },
-}
-
-#[derive(Debug)]
-struct Forward {
-    /// Where it began.
-    begun: u64,
-    /// Where the next read is expected.
-    next: u64,
-    /// Up to where fetches are planned.
-    planned: u64,
-    /// How far ahead of `next` to plan.
-    window: u64,
-    /// Begun by a single read.
-    is_guess: bool,
-    /// The reader had to wait since the window was last judged.
-    starved: bool,
-    /// When it was judged, and `next` then.
-    judged: Option<(Instant, u64)>,
-    /// Bytes per second, at the window before.
-    rate: u64,
 }
 
 impl Cursors {
@@ -308,19 +279,6 @@ impl Cursors {
     }
 }
 
-/// Where fetching ahead ends.
-#[derive(Clone, Copy)]
-struct Bounds {
-    /// Of the object.
-    size: u64,
-    /// The largest window.
-    most: u64,
-    /// How long runs are, if that is known.
-    likely: Option<u64>,
-    /// Nearly all reads are of other places than those before: two in a row may be chance.
-    is_scattered: bool,
-}
-
 impl Cursor {
     /// Whether nothing has followed its first read.
     fn is_single(&self) -> bool {
@@ -418,87 +376,6 @@ impl Cursor {
             ahead.extend(ByteRange::new(*planned, (*planned + len).min(size)));
         }
         ahead
-    }
-}
-
-impl Forward {
-    fn new(begun: u64, next: u64, planned: u64, window: u64) -> Self {
-        Self {
-            begun,
-            next,
-            planned,
-            window,
-            is_guess: false,
-            starved: false,
-            judged: None,
-            rate: 0,
-        }
-    }
-
-    /// What fetches are rounded to.
-    fn grain(&self) -> u64 {
-        match self.window {
-            ..START => LEAST_WINDOW / 2,
-            // A part of the window: one that the grain swallows would never grow.
-            START..RAMP => START / 4,
-            RAMP.. => PART,
-        }
-    }
-
-    /// Where nothing is planned for `read`, it takes what surrounds it along: no GET per read.
-    fn fetch(&mut self, read: ByteRange, size: u64) -> ByteRange {
-        self.next = self.next.max(read.end());
-        let end = read.end().next_multiple_of(self.grain().min(START));
-        let fetch = ByteRange::new(read.start(), end.min(size)).unwrap_or(read);
-        self.planned = self.planned.max(fetch.end());
-        fetch
-    }
-
-    fn extend(&mut self, bounds: Bounds, now: Instant) -> Option<ByteRange> {
-        let Bounds {
-            size, most, likely, ..
-        } = bounds;
-        self.window = self.window.min(most);
-        let grain = self.grain();
-        let end = self.next + self.window;
-        let end = if end >= size { size } else { end - end % grain };
-        // No further than runs go, until this one does.
-        let end = match likely.map(|run| self.begun + run) {
-            Some(likely) if self.begun > 0 && self.next <= likely => {
-                end.min(likely.next_multiple_of(LEAST_WINDOW).min(size))
-            }
-            _ => end,
-        };
-        let ahead = ByteRange::new(self.planned, end)?;
-        self.planned = end;
-        self.judge(most, now);
-        Some(ahead)
-    }
-
-    /// Doubles the window if it is small, or if the last doubling was worth it.
-    fn judge(&mut self, most: u64, now: Instant) {
-        if self.window < RAMP {
-            self.window = (2 * self.window).min(most);
-            return;
-        }
-        let Some((since, from)) = self.judged else {
-            self.judged = Some((now, self.next));
-            return;
-        };
-        let read = self.next.saturating_sub(from);
-        // The first half of it was asked for before the window grew.
-        if read < self.window {
-            return;
-        }
-        let micros = now.duration_since(since).as_micros().max(1);
-        let rate = u128::from(read) * 1_000_000 / micros;
-        let rate = u64::try_from(rate).unwrap_or(u64::MAX);
-        if self.starved && rate > self.rate.saturating_mul(GAIN) / 100 {
-            self.rate = rate;
-            self.window = (2 * self.window).min(most);
-        }
-        self.starved = false;
-        self.judged = Some((now, self.next));
     }
 }
 

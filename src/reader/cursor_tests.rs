@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::reader::PART;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;

@@ -7,6 +7,7 @@
 
 mod cursor;
 mod first;
+mod forward;
 mod random;
 
 use std::collections::HashMap;

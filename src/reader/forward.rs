@@ -1,0 +1,135 @@
+//! A forward sequence of reads, and how far ahead of it to fetch.
+//!
+//! Its window doubles until it reaches [`RAMP`], and beyond it for as long as that makes a reader that
+//! waits faster, so it grows to bandwidth x latency and no further.
+
+use tokio::time::Instant;
+
+use super::PART;
+use crate::s3::ByteRange;
+
+/// What the first read at the start of an object fetches, if it is that of a stream; and what the kernel
+/// asks for at a time, at most.
+pub(super) const START: u64 = 1 << 20;
+/// Up to here the window doubles with each extension.
+pub(super) const RAMP: u64 = 8 << 20;
+/// Windows begin with at least this.
+pub(super) const LEAST_WINDOW: u64 = 128 << 10;
+/// A larger window must make a reader that waits so much faster, in percent, to be kept growing.
+const GAIN: u64 = 120;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Forward {
+    /// Where it began.
+    pub(super) begun: u64,
+    /// Where the next read is expected.
+    pub(super) next: u64,
+    /// Up to where fetches are planned.
+    pub(super) planned: u64,
+    /// How far ahead of `next` to plan.
+    pub(super) window: u64,
+    /// Begun by a single read.
+    pub(super) is_guess: bool,
+    /// The reader had to wait since the window was last judged.
+    pub(super) starved: bool,
+    /// When it was judged, and `next` then.
+    judged: Option<(Instant, u64)>,
+    /// Bytes per second, at the window before.
+    rate: u64,
+}
+
+/// Where fetching ahead ends.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// Of the object.
+    pub(super) size: u64,
+    /// The largest window.
+    pub(super) most: u64,
+    /// How long runs are, if that is known.
+    pub(super) likely: Option<u64>,
+    /// Nearly all reads are of other places than those before: two in a row may be chance.
+    pub(super) is_scattered: bool,
+}
+
+impl Forward {
+    pub(super) fn new(begun: u64, next: u64, planned: u64, window: u64) -> Self {
+        Self {
+            begun,
+            next,
+            planned,
+            window,
+            is_guess: false,
+            starved: false,
+            judged: None,
+            rate: 0,
+        }
+    }
+
+    /// What fetches are rounded to.
+    fn grain(&self) -> u64 {
+        match self.window {
+            ..START => LEAST_WINDOW / 2,
+            // A part of the window: one that the grain swallows would never grow.
+            START..RAMP => START / 4,
+            RAMP.. => PART,
+        }
+    }
+
+    /// Where nothing is planned for `read`, it takes what surrounds it along: no GET per read.
+    pub(super) fn fetch(&mut self, read: ByteRange, size: u64) -> ByteRange {
+        self.next = self.next.max(read.end());
+        let end = read.end().next_multiple_of(self.grain().min(START));
+        let fetch = ByteRange::new(read.start(), end.min(size)).unwrap_or(read);
+        self.planned = self.planned.max(fetch.end());
+        fetch
+    }
+
+    /// What to fetch now, ahead of what is planned.
+    pub(super) fn extend(&mut self, bounds: Bounds, now: Instant) -> Option<ByteRange> {
+        let Bounds {
+            size, most, likely, ..
+        } = bounds;
+        self.window = self.window.min(most);
+        let grain = self.grain();
+        let end = self.next + self.window;
+        let end = if end >= size { size } else { end - end % grain };
+        // No further than runs go, until this one does.
+        let end = match likely.map(|run| self.begun + run) {
+            Some(likely) if self.begun > 0 && self.next <= likely => {
+                end.min(likely.next_multiple_of(LEAST_WINDOW).min(size))
+            }
+            _ => end,
+        };
+        let ahead = ByteRange::new(self.planned, end)?;
+        self.planned = end;
+        self.judge(most, now);
+        Some(ahead)
+    }
+
+    /// Doubles the window if it is small, or if the last doubling was worth it.
+    fn judge(&mut self, most: u64, now: Instant) {
+        if self.window < RAMP {
+            self.window = (2 * self.window).min(most);
+            return;
+        }
+        let Some((since, from)) = self.judged else {
+            self.judged = Some((now, self.next));
+            return;
+        };
+        let read = self.next.saturating_sub(from);
+        // The first half of it was asked for before the window grew.
+        if read < self.window {
+            return;
+        }
+        let micros = now.duration_since(since).as_micros().max(1);
+        let rate = u128::from(read) * 1_000_000 / micros;
+        let rate = u64::try_from(rate).unwrap_or(u64::MAX);
+        if self.starved && rate > self.rate.saturating_mul(GAIN) / 100 {
+            self.rate = rate;
+            self.window = (2 * self.window).min(most);
+        }
+        self.starved = false;
+        self.judged = Some((now, self.next));
+    }
+}
