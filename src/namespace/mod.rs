@@ -20,9 +20,9 @@ mod names;
 pub(crate) mod parsers;
 mod ranges;
 mod shape;
+mod single;
 mod walk;
 
-use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -36,11 +36,12 @@ pub use listing::{Entry, Listing, Mark};
 pub use names::looks_like_a_file;
 
 use known::{Directory, Place, Run};
+use single::Questions;
 use walk::Walks;
 
 use crate::request::Request;
 use crate::s3::{Error, ObjectVersion, S3};
-use crate::sync::{Arc, Mutex, OnceCell, lock};
+use crate::sync::{Arc, Mutex, lock};
 
 /// What S3 answers a LIST with, at most.
 const PAGE: usize = 1000;
@@ -109,12 +110,9 @@ pub struct Namespace {
     inodes: Inodes,
     directories: Mutex<Directories>,
     /// Lookups under way, by key.
-    asking: Mutex<HashMap<String, Asking>>,
+    asking: Questions<Result<Place, Error>>,
     walks: Mutex<Walks>,
 }
-
-/// A lookup under way: empty until its answer is there.
-type Asking = Arc<OnceCell<Result<Place, Error>>>;
 
 #[derive(Debug)]
 struct Directories {
@@ -137,7 +135,7 @@ impl Namespace {
                 known: LruCache::unbounded(),
                 bytes: 0,
             }),
-            asking: Mutex::default(),
+            asking: Questions::default(),
             walks: Mutex::default(),
         }
     }
@@ -247,30 +245,14 @@ impl Namespace {
         let place = match self.ttl.is_zero() {
             // Whoever asks later wants to see what is there later.
             true => self.ask(dir, name, place, request).await?,
-            false => self.ask_once(dir, name, place, request).await?,
+            false => {
+                let key = format!("{}{name}", dir.prefix);
+                let ask = self.ask(dir, name, place, request);
+                self.asking.ask(key, ask).await?
+            }
         };
         self.answer(&place)
             .ok_or_else(|| Error::Protocol("a lookup that answers nothing".to_owned()))
-    }
-
-    /// Asks, or waits for one who is asking. If that one is given up, the next one asks.
-    async fn ask_once(
-        &self,
-        dir: &Dir,
-        name: &str,
-        place: Place,
-        request: &Request,
-    ) -> Result<Place, Error> {
-        let key = format!("{}{name}", dir.prefix);
-        let asking = Arc::clone(lock(&self.asking).entry(key.clone()).or_default());
-        let answer = asking.get_or_init(|| self.ask(dir, name, place, request));
-        let answer = answer.await.clone();
-        let mut all = lock(&self.asking);
-        // Another round may have begun meanwhile.
-        if all.get(&key).is_some_and(|now| Arc::ptr_eq(now, &asking)) {
-            all.remove(&key);
-        }
-        answer
     }
 
     fn place(&self, dir: &Dir, name: &str, believed: impl Fn(Instant) -> bool) -> Place {
