@@ -1,4 +1,5 @@
-//! Locks, atomics and task spawning of the concurrent core (cache, reader, credentials, namespace).
+//! Locks, atomics, timeouts and task spawning of the concurrent core (cache, reader, credentials,
+//! namespace).
 //!
 //! They come through this one alias, so that a model checker can stand in for them.
 
@@ -7,6 +8,7 @@ pub(crate) use std::sync::{Arc, Mutex, MutexGuard, Weak};
 pub(crate) use tokio::spawn;
 pub(crate) use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 pub(crate) use tokio::task::{AbortHandle, JoinSet};
+pub(crate) use tokio::time::timeout_at;
 
 /// Locks `mutex`, also after a panic of another holder: our critical sections leave their data whole
 /// at every point where they could panic, and a mount must outlive one bad operation.

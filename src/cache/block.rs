@@ -33,6 +33,9 @@ struct State {
     held: Sectors,
     present: Sectors,
     claimed: Sectors,
+    /// Nothing is claimed any more: whoever asks the cache now gets another block, and the two would
+    /// fetch the same.
+    evicted: bool,
     failure: Option<(Error, Instant)>,
     waiters: Vec<Waiter>,
 }
@@ -44,6 +47,20 @@ struct Waiter {
 }
 
 impl State {
+    fn status(&self, wanted: Sectors) -> Status {
+        let missing = wanted.without(self.present);
+        if missing.is_empty() {
+            return Status::Present;
+        }
+        if missing.without(self.claimed).is_empty() {
+            return Status::OnTheWay;
+        }
+        match &self.failure {
+            Some((error, until)) if Instant::now() < *until => Status::Failed(error.clone()),
+            _ => Status::Absent,
+        }
+    }
+
     /// Those who can go on, to be told outside the lock.
     fn settled(&mut self) -> Vec<Waiter> {
         let claimed = self.claimed;
@@ -75,6 +92,7 @@ impl Block {
                 held,
                 present: Sectors::default(),
                 claimed: Sectors::default(),
+                evicted: false,
                 failure: None,
                 waiters: Vec::new(),
             }),
@@ -104,53 +122,46 @@ impl Block {
         state.reservation.join(reservation);
     }
 
-    pub(super) fn is_being_filled(&self) -> bool {
-        !lock(&self.state).claimed.is_empty()
+    /// Evicts it, unless it is being filled. Who has it pinned can read what is present.
+    pub(super) fn evict(&self) -> bool {
+        let mut state = lock(&self.state);
+        let evicted = state.claimed.is_empty();
+        state.evicted |= evicted;
+        evicted
     }
 
     pub(super) fn status(&self, part: ByteRange) -> Status {
-        let wanted = Sectors::touched(part);
-        let state = lock(&self.state);
-        let missing = wanted.without(state.present);
-        if missing.is_empty() {
-            return Status::Present;
-        }
-        if missing.without(state.claimed).is_empty() {
-            return Status::OnTheWay;
-        }
-        match &state.failure {
-            Some((error, until)) if Instant::now() < *until => Status::Failed(error.clone()),
-            _ => Status::Absent,
-        }
+        lock(&self.state).status(Sectors::touched(part))
     }
 
-    /// Waits until the status of `part` is not [`Status::OnTheWay`].
+    /// Waits until nothing of `part` is claimed; never answers [`Status::OnTheWay`].
     pub(super) async fn settled(&self, part: ByteRange) -> Status {
         let wanted = Sectors::touched(part);
         loop {
             let settled = {
                 let mut state = lock(&self.state);
-                let on_the_way = wanted.and(state.claimed);
-                (!on_the_way.is_empty()).then(|| {
-                    let (sender, receiver) = oneshot::channel();
-                    state.waiters.push(Waiter {
-                        wanted,
-                        settled: sender,
-                    });
-                    receiver
-                })
+                if wanted.and(state.claimed).is_empty() {
+                    return state.status(wanted);
+                }
+                let (sender, receiver) = oneshot::channel();
+                state.waiters.push(Waiter {
+                    wanted,
+                    settled: sender,
+                });
+                receiver
             };
-            match settled {
-                // An error says that the block is gone, which it is not while `self` is here.
-                Some(settled) => drop(settled.await),
-                None => return self.status(part),
-            }
+            // An error says that the block is gone, which it is not while `self` is here.
+            drop(settled.await);
         }
     }
 
-    /// Claims the sectors of `part` that are held and absent, as runs of bytes.
+    /// Claims the sectors of `part` that are held and absent, as runs of bytes; nothing of a block that
+    /// was evicted.
     pub(super) fn claim(&self, part: ByteRange) -> Vec<ByteRange> {
         let mut state = lock(&self.state);
+        if state.evicted {
+            return Vec::new();
+        }
         if matches!(&state.failure, Some((_, until)) if Instant::now() < *until) {
             return Vec::new();
         }

@@ -66,13 +66,16 @@ impl Budget {
         })
     }
 
-    /// A place in the queue for `bytes`, which must not exceed the limit. Dropping it leaves the queue.
-    pub(super) fn queue(self: &Arc<Self>, bytes: u64) -> oneshot::Receiver<Reservation> {
+    /// A place in the queue for `bytes`, which must not exceed the limit.
+    pub(super) fn queue(self: &Arc<Self>, bytes: u64) -> Turn {
         debug_assert!(bytes <= self.limit);
         let (granted, arrival) = oneshot::channel();
         lock(&self.state).queue.push_back(Waiter { bytes, granted });
         self.serve();
-        arrival
+        Turn {
+            budget: Arc::clone(self),
+            arrival: Some(arrival),
+        }
     }
 
     /// Serves the queue in order, as far as the free bytes go.
@@ -103,6 +106,28 @@ impl Budget {
             // If the waiter has just gone, the reservation comes back and is given on.
             let _ = waiter.granted.send(reservation);
         }
+    }
+}
+
+/// A place in the queue. Dropping it leaves the queue, and lets those behind go on.
+pub(super) struct Turn {
+    budget: Arc<Budget>,
+    /// `None` while it leaves.
+    arrival: Option<oneshot::Receiver<Reservation>>,
+}
+
+impl Turn {
+    /// Waits for the memory.
+    pub(super) async fn granted(&mut self) -> Option<Reservation> {
+        self.arrival.as_mut()?.await.ok()
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // First, so that the place is seen to be empty.
+        self.arrival = None;
+        self.budget.serve();
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use tokio::task::{JoinHandle, spawn};
+
 use super::*;
-use crate::sync::spawn;
 
 const MIB: u64 = BLOCK;
 const SECTOR: u64 = sectors::SECTOR;
@@ -23,7 +24,7 @@ fn demand() -> Request {
     Request::demand(Duration::from_secs(90))
 }
 
-async fn pin(cache: &Cache, object: CachedObject, range: ByteRange) -> Pinned {
+async fn pin(cache: &Arc<Cache>, object: CachedObject, range: ByteRange) -> Pinned {
     let pinned = cache.pin(object, range, &demand()).await;
     pinned.expect("in time").expect("demand gets memory")
 }
@@ -154,7 +155,7 @@ async fn blocks_of_small_objects_are_small() {
 
 #[tokio::test]
 async fn prefetch_gives_way_to_demand() {
-    let cache = Arc::new(Cache::new(2 * MIB));
+    let cache = Cache::new(2 * MIB);
     let busy = pin(&cache, object(1, 2 * MIB), range(0, 2 * MIB)).await;
     let fills = busy.claim(range(0, 2 * MIB));
     let prefetch = demand().as_prefetch();
@@ -167,14 +168,13 @@ async fn prefetch_gives_way_to_demand() {
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished());
     drop((fills, busy));
-    cache.relieve();
     waiting.await.expect("served");
     assert!(cache.used() <= cache.limit());
 }
 
 #[tokio::test]
 async fn a_thousand_readers_over_two_blocks_each_all_come_through() {
-    let cache = Arc::new(Cache::new(4 * MIB));
+    let cache = Cache::new(4 * MIB);
     let readers = (0..1000).map(|number| {
         let cache = Arc::clone(&cache);
         spawn(async move {
@@ -190,15 +190,63 @@ async fn a_thousand_readers_over_two_blocks_each_all_come_through() {
                 if let Status::Present = settled.expect("in time") {
                     break assert_eq!(pinned.slice(wanted).as_bytes(), pattern(MIB - 5, 10));
                 }
-                cache.relieve();
             }
-            cache.relieve();
         })
     });
     for reader in readers.collect::<Vec<_>>() {
         reader.await.expect("no panic");
         assert!(cache.used() <= cache.limit());
     }
+}
+
+/// Demand for a range, as a task that waits for memory.
+async fn waiting(cache: &Arc<Cache>, object: CachedObject, range: ByteRange) -> JoinHandle<Pinned> {
+    let cache = Arc::clone(cache);
+    let waiting = spawn(async move { pin(&cache, object, range).await });
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    waiting
+}
+
+/// It was the next fetch to end that let them go on; without one they waited for their deadline.
+#[tokio::test(start_paused = true)]
+async fn who_leaves_the_queue_lets_those_behind_go_on() {
+    let cache = Cache::new(2 * MIB);
+    let busy = pin(&cache, object(1, 2 * MIB), range(0, MIB + 1)).await;
+    let _fills = busy.claim(range(0, MIB + 1));
+    let large = waiting(&cache, object(2, 2 * MIB), range(0, 2 * MIB)).await;
+    let small = waiting(&cache, object(3, MIB), range(0, 1)).await;
+    large.abort();
+    small.await.expect("memory for it is free");
+}
+
+/// As above.
+#[tokio::test(start_paused = true)]
+async fn a_pin_without_a_fetch_makes_room_when_it_ends() {
+    let cache = Cache::new(2 * MIB);
+    let busy = pin(&cache, object(1, 2 * MIB), range(0, 2 * MIB)).await;
+    let fills = busy.claim(range(0, 2 * MIB));
+    let first = waiting(&cache, object(2, MIB), range(0, MIB)).await;
+    let second = waiting(&cache, object(3, 2 * MIB), range(0, 2 * MIB)).await;
+    drop((fills, busy));
+    drop(first.await.expect("memory for it is free"));
+    second.await.expect("memory for it is free");
+}
+
+/// Two who pinned one block, before and after its eviction, fetched the same bytes.
+#[tokio::test(start_paused = true)]
+async fn an_evicted_block_is_not_fetched_by_who_has_it_pinned() {
+    let cache = Cache::new(2 * MIB);
+    let whole = range(0, 2 * MIB);
+    let early = pin(&cache, object(1, 2 * MIB), whole).await;
+    let other = waiting(&cache, object(2, MIB), range(0, MIB)).await;
+    assert!(early.claim(whole).is_empty());
+    assert!(matches!(early.status(whole), Status::Absent));
+    drop(early);
+    let other = other.await.expect("memory for it is free");
+    let late = pin(&cache, object(1, 2 * MIB), range(0, MIB)).await;
+    assert_eq!(late.claim(range(0, MIB)).len(), 1);
+    assert_eq!(other.claim(range(0, MIB)).len(), 1);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::Cache;
 use super::block::Block;
 use crate::s3::{ByteRange, Error};
 use crate::sync::Arc;
@@ -10,6 +11,7 @@ use crate::sync::Arc;
 /// sector. When it is dropped, what has not come is absent again, and whoever waits for it fetches
 /// for itself.
 pub struct Fill {
+    cache: Arc<Cache>,
     /// Where in the object the next byte belongs.
     position: u64,
     end: u64,
@@ -32,8 +34,14 @@ impl std::fmt::Debug for Fill {
 }
 
 impl Fill {
-    pub(super) fn new(position: u64, block: Arc<Block>, part: ByteRange) -> Self {
+    pub(super) fn new(
+        cache: &Arc<Cache>,
+        position: u64,
+        block: Arc<Block>,
+        part: ByteRange,
+    ) -> Self {
         Self {
+            cache: Arc::clone(cache),
             position,
             end: position + part.len(),
             parts: VecDeque::from([Part::Claimed(block, part)]),
@@ -115,6 +123,8 @@ impl Fill {
                 block.release(part, failure);
             }
         }
+        // These blocks were not to be evicted before.
+        self.cache.relieve();
     }
 }
 

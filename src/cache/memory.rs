@@ -138,6 +138,18 @@ impl Memories {
     }
 }
 
+/// Every block has given its memory back: each holds a reservation, and with it the budget that owns this.
+impl Drop for Memories {
+    fn drop(&mut self) {
+        let free = self.free.get_mut();
+        let free = std::mem::take(free.unwrap_or_else(std::sync::PoisonError::into_inner));
+        for memory in [free.warm, free.cold, free.sparse].into_iter().flatten() {
+            // SAFETY: mapped, and free.
+            unsafe { unmap(memory.at, memory.len) };
+        }
+    }
+}
+
 /// The addresses stay.
 fn give_pages_back(free: &Memory) {
     // SAFETY: free memory, mapped privately, of which nobody expects any content.

@@ -9,28 +9,30 @@
 //! Invariants: what all blocks hold never exceeds the limit (a block keeps its reservation as long as
 //! it lives, also after its eviction while someone reads it); nobody waits for memory while
 //! holding a pin, and a read reserves all it needs at once, so reads cannot lock one another out;
-//! blocks that are being filled are not evicted.
+//! blocks that are being filled are not evicted, and blocks that were evicted are not filled any more;
+//! whatever ends (a fill, a pin, a place in the queue) lets those go on who wait for memory.
 
 mod block;
 mod budget;
 mod fill;
 mod memory;
+mod pinned;
 mod sectors;
 
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 
 use lru::LruCache;
-use tokio::time::Instant;
 
 use block::Block;
 use budget::Budget;
 pub use fill::Fill;
+pub use pinned::{Pinned, Slice};
 use sectors::Sectors;
 
 use crate::request::{Class, Request};
 use crate::s3::{ByteRange, Error};
-use crate::sync::{Arc, Mutex, lock};
+use crate::sync::{Arc, Mutex, lock, timeout_at};
 
 /// Bytes of a block: the largest read that the kernel sends, so that most reads are one slice.
 pub const BLOCK: u64 = 1 << 20;
@@ -78,12 +80,12 @@ impl std::fmt::Debug for Cache {
 
 impl Cache {
     /// A cache that holds at most `limit` bytes; at least room for two blocks, which one read needs.
-    pub fn new(limit: u64) -> Self {
-        Self {
+    pub fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self {
             blocks: Mutex::new(LruCache::unbounded()),
             spent: Mutex::default(),
             budget: Arc::new(Budget::new(limit.max(2 * BLOCK))),
-        }
+        })
     }
 
     /// The most that the cache holds, in bytes.
@@ -102,7 +104,7 @@ impl Cache {
     /// # Errors
     /// [`Error::TimedOut`] at the request's deadline.
     pub async fn pin(
-        &self,
+        self: &Arc<Self>,
         object: CachedObject,
         range: ByteRange,
         request: &Request,
@@ -118,20 +120,20 @@ impl Cache {
             let reservation = match request.class {
                 Class::Prefetch => {
                     let spare = self.limit() / SPARE_SHARE;
-                    self.evict(missing + spare);
+                    self.evict(missing + spare, request.class);
                     match self.budget.try_reserve(missing, spare) {
                         Some(reservation) => reservation,
                         None => return Ok(None),
                     }
                 }
                 Class::Demand => {
-                    // First in the queue, then evict: a fill that ends from here on sees who waits.
-                    let turn = self.budget.queue(missing);
+                    // First in the queue, then evict: what can be evicted from here on sees who waits.
+                    let mut turn = self.budget.queue(missing);
                     if self.budget.wanted() > 0 {
-                        self.evict(missing);
+                        self.evict(missing, request.class);
                     }
-                    match tokio::time::timeout_at(request.deadline, turn).await {
-                        Ok(Ok(reservation)) => reservation,
+                    match timeout_at(request.deadline, turn.granted()).await {
+                        Ok(Some(reservation)) => reservation,
                         _ => return Err(Error::TimedOut),
                     }
                 }
@@ -149,7 +151,7 @@ impl Cache {
     /// All blocks of `range`, making the missing ones out of `reservation`; or how many bytes they
     /// need beyond it.
     fn gather(
-        &self,
+        self: &Arc<Self>,
         blocks: &mut LruCache<BlockId, Arc<Block>>,
         object: CachedObject,
         range: ByteRange,
@@ -187,10 +189,8 @@ impl Cache {
             blocks.put(id(part.index), Arc::clone(&block));
             block
         });
-        Ok(Pinned {
-            first: range.start() / BLOCK,
-            blocks: pinned.collect(),
-        })
+        let blocks = pinned.collect();
+        Ok(Pinned::new(self, range.start() / BLOCK, blocks))
     }
 
     /// Notes that a stream has left the blocks that `range` touches behind. The kernel has their bytes;
@@ -208,7 +208,7 @@ impl Cache {
             let surplus = spent.len().saturating_sub(keep);
             let mut blocks = lock(&self.blocks);
             for id in spent.drain(..surplus) {
-                if blocks.peek(&id).is_some_and(|b| !b.is_being_filled()) {
+                if blocks.peek(&id).is_some_and(|block| block.evict()) {
                     gone.extend(blocks.pop(&id));
                 }
             }
@@ -217,8 +217,9 @@ impl Cache {
     }
 
     /// Lets go of the blocks used least recently until `need` bytes are free, or only blocks that are
-    /// being filled are left.
-    fn evict(&self, need: u64) {
+    /// being filled are left. Blocks that are pinned go for demand only, which can wait until they are
+    /// freed; prefetch would push out the block for which it fetches ahead.
+    fn evict(&self, need: u64, class: Class) {
         let mut gone = Vec::new();
         {
             let mut blocks = lock(&self.blocks);
@@ -229,26 +230,26 @@ impl Cache {
                 let Some((id, block)) = blocks.pop_lru() else {
                     break;
                 };
-                if block.is_being_filled() {
+                let is_pinned = Arc::strong_count(&block) > 1;
+                if (is_pinned && class == Class::Prefetch) || !block.evict() {
                     blocks.put(id, block);
-                } else {
-                    // What someone reads is freed when that reader is done, not now.
-                    if Arc::strong_count(&block) == 1 {
-                        freed += block.held();
-                    }
-                    gone.push(block);
+                    continue;
                 }
+                if !is_pinned {
+                    freed += block.held();
+                }
+                gone.push(block);
             }
         }
         // Freed outside the lock: giving memory back takes its time.
         drop(gone);
     }
 
-    /// To be called when a fill ended: its blocks can be evicted now, for those who wait for memory.
-    pub fn relieve(&self) {
+    /// Evicts for those who wait for memory, when a pin or a fill has ended: they were in the way.
+    fn relieve(&self) {
         let need = self.budget.wanted();
         if need > 0 {
-            self.evict(need);
+            self.evict(need, Class::Demand);
         }
     }
 }
@@ -303,134 +304,6 @@ pub enum Status {
     Absent,
     /// Some absent, and fetching them failed a moment ago.
     Failed(Error),
-}
-
-/// Blocks that stay in memory while this lives.
-#[derive(Clone)]
-pub struct Pinned {
-    first: u64,
-    blocks: Vec<Arc<Block>>,
-}
-
-impl std::fmt::Debug for Pinned {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pinned")
-            .field("first", &self.first)
-            .field("blocks", &self.blocks.len())
-            .finish()
-    }
-}
-
-impl Pinned {
-    /// The blocks that `range` touches, each with the part of it as offsets into the block.
-    fn parts(&self, range: ByteRange) -> impl Iterator<Item = (u64, &Arc<Block>, ByteRange)> {
-        let indexed = (self.first..).zip(&self.blocks);
-        indexed.filter_map(move |(index, block)| {
-            let base = index * BLOCK;
-            let start = range.start().max(base) - base;
-            let end = range.end().min(base + block.len()).checked_sub(base)?;
-            Some((index, block, ByteRange::new(start, end)?))
-        })
-    }
-
-    /// Takes it on to fetch what is absent of `range`, rounded to sectors: one [`Fill`] for each run
-    /// of absent bytes, over small gaps. Bytes whose fetch failed a moment ago are left alone.
-    pub fn claim(&self, range: ByteRange) -> Vec<Fill> {
-        let mut fills: Vec<Fill> = Vec::new();
-        for (index, block, part) in self.parts(range) {
-            for run in block.claim(part) {
-                let at = index * BLOCK + run.start();
-                match fills.last_mut() {
-                    Some(fill) if at - fill.end() <= JOINED => {
-                        fill.skip(at - fill.end());
-                        fill.extend(Arc::clone(block), run);
-                    }
-                    _ => fills.push(Fill::new(at, Arc::clone(block), run)),
-                }
-            }
-        }
-        fills
-    }
-
-    /// What is known of `range`.
-    pub fn status(&self, range: ByteRange) -> Status {
-        let mut on_the_way = false;
-        for (_, block, part) in self.parts(range) {
-            match block.status(part) {
-                Status::Present => {}
-                Status::OnTheWay => on_the_way = true,
-                absent_or_failed => return absent_or_failed,
-            }
-        }
-        if on_the_way {
-            Status::OnTheWay
-        } else {
-            Status::Present
-        }
-    }
-
-    /// Waits until nothing of `range` is on its way; never answers [`Status::OnTheWay`].
-    ///
-    /// # Errors
-    /// [`Error::TimedOut`] at `deadline`.
-    pub async fn settled(&self, range: ByteRange, deadline: Instant) -> Result<Status, Error> {
-        for (_, block, part) in self.parts(range) {
-            match tokio::time::timeout_at(deadline, block.settled(part)).await {
-                Err(_) => return Err(Error::TimedOut),
-                Ok(Status::Present) => {}
-                Ok(absent_or_failed) => return Ok(absent_or_failed),
-            }
-        }
-        Ok(Status::Present)
-    }
-
-    /// The bytes of `range`, all of which are present.
-    pub fn slice(self, range: ByteRange) -> Slice {
-        let (one, part) = {
-            let mut parts = self.parts(range);
-            match (parts.next(), parts.next()) {
-                (Some((_, block, part)), None) => (Arc::clone(block), part),
-                _ => {
-                    let mut glued = Vec::with_capacity(usize::try_from(range.len()).unwrap_or(0));
-                    for (_, block, part) in self.parts(range) {
-                        glued.extend_from_slice(block.bytes(part));
-                    }
-                    return Slice(Bytes::Glued(glued));
-                }
-            }
-        };
-        Slice(Bytes::Pinned(one, part))
-    }
-}
-
-/// Bytes of an object, kept in memory while this lives.
-pub struct Slice(Bytes);
-
-enum Bytes {
-    Pinned(Arc<Block>, ByteRange),
-    /// A read over the border of two blocks.
-    Glued(Vec<u8>),
-}
-
-impl Slice {
-    /// No bytes: a read at the end.
-    pub fn empty() -> Self {
-        Self(Bytes::Glued(Vec::new()))
-    }
-
-    /// The bytes.
-    pub fn as_bytes(&self) -> &[u8] {
-        match &self.0 {
-            Bytes::Pinned(block, part) => block.bytes(*part),
-            Bytes::Glued(bytes) => bytes,
-        }
-    }
-}
-
-impl std::fmt::Debug for Slice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Slice({} bytes)", self.as_bytes().len())
-    }
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ impl Reader {
         let Some(mut fill) = pinned.claim(range).into_iter().next() else {
             return;
         };
-        let (reader, etag) = (Arc::clone(self), object.meta.etag.clone());
+        let etag = object.meta.etag.clone();
         spawn(async move {
             if let Ok(Ok(first)) = first.0.await
                 && first.etag == etag
@@ -48,7 +48,6 @@ impl Reader {
                 fill.push(&first.bytes);
             }
             drop((fill, pinned));
-            reader.cache.relieve();
         });
     }
 }

@@ -45,7 +45,7 @@ const WHOLE_AT_ONCE: usize = 12;
 #[derive(Debug)]
 pub struct Reader {
     s3: Arc<S3>,
-    cache: Cache,
+    cache: Arc<Cache>,
     /// How long a fetch may take.
     timeout: Duration,
     /// Sequences of reads that are fetched ahead of: they share the memory for that.
@@ -200,7 +200,8 @@ impl OpenObject {
                     return Ok(pinned.slice(wanted));
                 }
                 Status::Failed(error) => return Err(error),
-                // A fetch that was under way for another handle ended with it.
+                // A fetch that was under way for another handle ended with it, or a block was evicted
+                // before it was claimed.
                 Status::Absent | Status::OnTheWay => {}
             }
         }
@@ -298,10 +299,7 @@ impl OpenObject {
     fn spawn_fetch(&self, fill: Fill, request: Request) -> AbortHandle {
         let reader = Arc::clone(self.reader());
         let object = Arc::clone(&self.object);
-        let fetch = async move {
-            let _relief = Relief(&reader);
-            fetch(&reader, &object, fill, request).await;
-        };
+        let fetch = async move { fetch(&reader, &object, fill, request).await };
         // A read is traceable down to the requests that it caused.
         spawn(fetch.in_current_span()).abort_handle()
     }
@@ -373,15 +371,6 @@ fn parts(range: ByteRange) -> impl Iterator<Item = ByteRange> {
     })
 }
 
-/// When a fetch ends, or is ended, its blocks may make room for who waits.
-struct Relief<'a>(&'a Reader);
-
-impl Drop for Relief<'_> {
-    fn drop(&mut self) {
-        self.0.cache.relieve();
-    }
-}
-
 /// Fetches what is absent of a range as a guess, if there is memory for it.
 async fn fetch_part(reader: &Reader, object: &ObjectVersion, range: ByteRange) {
     let request = Request::demand(reader.timeout).as_prefetch();
@@ -390,7 +379,6 @@ async fn fetch_part(reader: &Reader, object: &ObjectVersion, range: ByteRange) {
         Ok(Some(pinned)) => pinned.claim(range),
         _ => return,
     };
-    let _relief = Relief(reader);
     for fill in fills {
         fetch(reader, object, fill, request).await;
     }
