@@ -309,3 +309,6 @@ pub enum Status {
 #[cfg(test)]
 #[path = "cache_tests.rs"]
 mod tests;
+
+#[cfg(all(test, shuttle))]
+mod model;

@@ -14,7 +14,9 @@ use super::schedule;
 use super::shared::SharedEndpoint;
 use crate::earthdata::{self, Endpoint, Grant};
 use crate::network::Network;
-use crate::sync::{AbortHandle, Arc, AtomicU64, Notify, Ordering, spawn, watch};
+use crate::sync::{
+    AbortHandle, Arc, AtomicU64, Notify, Ordering, spawn, timeout, timeout_at, watch,
+};
 
 /// New credentials on their way.
 pub type Fetch<'a> = Pin<Box<dyn Future<Output = Result<Grant, earthdata::Error>> + Send + 'a>>;
@@ -207,7 +209,7 @@ impl Manager {
             source: Box::new(source),
             clock: Box::new(clock),
             policy,
-            state: watch::Sender::new(State::default()),
+            state: watch::channel(State::default()).0,
             waiting: AtomicU64::new(0),
             wake: Notify::new(),
         });
@@ -241,15 +243,13 @@ impl Manager {
                 }
             }
         };
-        tokio::time::timeout(wait, arrival)
-            .await
-            .map_err(|_| Error {
-                waited: wait,
-                cause: match &self.shared.state.borrow().failure {
-                    Some(failure) => Cause::Failed(failure.clone()),
-                    None => Cause::Silent(self.shared.source.name().to_owned()),
-                },
-            })
+        timeout(wait, arrival).await.map_err(|_| Error {
+            waited: wait,
+            cause: match &self.shared.state.borrow().failure {
+                Some(failure) => Cause::Failed(failure.clone()),
+                None => Cause::Silent(self.shared.source.name().to_owned()),
+            },
+        })
     }
 
     /// The credentials held, if they can be used for a request now. Never waits.
@@ -312,7 +312,7 @@ impl Manager {
                 }
             }
         };
-        let cause = match tokio::time::timeout(patience, arrival).await {
+        let cause = match timeout(patience, arrival).await {
             Ok(Ok(credentials)) => return Ok(credentials),
             Ok(Err(failure)) => Cause::Failed(failure),
             Err(_) => match &self.shared.state.borrow().failure {
@@ -429,7 +429,7 @@ async fn sleep_until_due(shared: &Shared, at: Duration, last_forced: &mut Option
             sleep = sleep.min(allowed - now);
         }
         // Woken or not: look again.
-        let _ = tokio::time::timeout(sleep, shared.wake.notified()).await;
+        let _ = timeout(sleep, shared.wake.notified()).await;
     }
 }
 
@@ -445,10 +445,7 @@ async fn pause(shared: &Shared, failures: u32) {
     loop {
         let waited_for = shared.waiting.load(Ordering::Relaxed) > 0;
         let until = begin + schedule::pause(failures, waited_for, random);
-        if tokio::time::timeout_at(until, shared.wake.notified())
-            .await
-            .is_err()
-        {
+        if timeout_at(until, shared.wake.notified()).await.is_err() {
             return;
         }
     }
@@ -457,3 +454,7 @@ async fn pause(shared: &Shared, failures: u32) {
 #[cfg(test)]
 #[path = "manager_tests.rs"]
 mod tests;
+
+#[cfg(all(test, shuttle))]
+#[path = "manager_model.rs"]
+mod model;

@@ -1,10 +1,9 @@
 //! The manager on tokio's paused clock, with a source that is told what to answer.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 
 use super::*;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// tokio's clock, so that pausing it pauses expiry too.
 struct TokioClock(Instant);

@@ -7,7 +7,6 @@
 //! The password goes to the login host and nowhere else, the token to the endpoint and nowhere else;
 //! redirects are followed by hand, without either.
 
-use std::sync::Mutex;
 use std::time::SystemTime;
 
 use reqwest::Url;
@@ -19,7 +18,7 @@ use super::login::{Login, LoginSettings, Proof};
 use super::refusal::{Refusal, Refused};
 use super::web::{Answer, Authority, Web, check_url, shown};
 use crate::network::{Network, is_loopback};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// What an endpoint is and how to log in to it.
 #[derive(Clone, Debug)]

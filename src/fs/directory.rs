@@ -18,7 +18,8 @@ pub(super) struct OpenDirectory {
     pub(super) dir: Arc<Dir>,
     /// The kernel keeps what it reads from this.
     pub(super) is_kept: bool,
-    /// Held while a page is fetched, by those who read this handle.
+    /// Held while a page is fetched, by those who read this handle. A session thread polls a read once
+    /// and does not wait here: the read goes on as a task.
     listed: AsyncMutex<Listed>,
 }
 

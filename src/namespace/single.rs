@@ -83,3 +83,7 @@ impl<T> Drop for Asker<'_, T> {
 #[cfg(test)]
 #[path = "single_tests.rs"]
 mod tests;
+
+#[cfg(all(test, shuttle))]
+#[path = "single_model.rs"]
+mod model;
