@@ -55,6 +55,9 @@ pub enum Destination {
     Stderr,
     /// A file, which is appended to, and made with mode 0600.
     File(PathBuf),
+    /// The same at a place that the user has not named. No link is followed there: whoever could plant
+    /// one would have the log appended to any file of the user's.
+    OwnFile(PathBuf),
     /// The syslog socket, which the journal listens on as well.
     Syslog,
 }
@@ -82,7 +85,7 @@ impl Destination {
             .chars()
             .map(|c| if allowed(c) { c } else { '-' })
             .collect();
-        Self::File(state.join("s3credmount").join(format!("{name}.log")))
+        Self::OwnFile(state.join("s3credmount").join(format!("{name}.log")))
     }
 }
 
@@ -91,7 +94,7 @@ impl std::fmt::Display for Destination {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Stderr => f.write_str("standard error"),
-            Self::File(path) => path.display().fmt(f),
+            Self::File(path) | Self::OwnFile(path) => path.display().fmt(f),
             Self::Syslog => f.write_str("syslog (journalctl -t s3credmount)"),
         }
     }
@@ -116,7 +119,16 @@ pub fn start(settings: &Settings) -> Result<Guard, String> {
             ansi = io::stderr().is_terminal();
             Box::new(io::stderr())
         }
-        Destination::File(path) => Box::new(open(path).map_err(unusable)?),
+        Destination::File(path) => Box::new(open(path, 0).map_err(unusable)?),
+        Destination::OwnFile(path) => {
+            let file = open(path, libc::O_NOFOLLOW);
+            Box::new(file.map_err(|error| match error.raw_os_error() {
+                Some(libc::ELOOP) => unusable(io::Error::other(
+                    "it is a link, and none is followed there; name a file with --log-file",
+                )),
+                _ => unusable(error),
+            })?)
+        }
         Destination::Syslog => {
             timed = false;
             Box::new(Syslog::connect().map_err(unusable)?)
@@ -152,8 +164,8 @@ pub fn start(settings: &Settings) -> Result<Guard, String> {
     Ok(Guard { _writer: guard })
 }
 
-/// Appends to `path`; makes it for its owner's eyes only, and its directory, too.
-fn open(path: &Path) -> io::Result<File> {
+/// Appends to `path`; makes it for its owner's eyes only, and its directory, too. `flags` are open(2)'s.
+fn open(path: &Path, flags: i32) -> io::Result<File> {
     if let Some(directory) = path.parent() {
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -164,6 +176,7 @@ fn open(path: &Path) -> io::Result<File> {
         .append(true)
         .create(true)
         .mode(0o600)
+        .custom_flags(flags)
         .open(path)
 }
 
@@ -186,7 +199,7 @@ mod tests {
         let destination = Destination::in_background(Path::new("/state"), "bucket/x y");
         if destination != Destination::Syslog {
             let expected = PathBuf::from("/state/s3credmount/bucket-x-y.log");
-            assert_eq!(destination, Destination::File(expected));
+            assert_eq!(destination, Destination::OwnFile(expected));
         }
     }
 }
