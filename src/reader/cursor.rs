@@ -244,10 +244,9 @@ impl Cursors {
                 let more = likely.map_or(window, |run| run.saturating_sub(read.len()).min(RAMP));
                 let end = (read.end() + more).min(size);
                 plan.ahead.extend(ByteRange::new(read.end(), end));
-                course = Course::Forward(Forward {
-                    is_guess: true,
-                    ..Forward::new(read.start(), read.end(), end, window)
-                });
+                let mut forward = Forward::new(read.start(), read.end(), end, window);
+                forward.is_guess = true;
+                course = Course::Forward(forward);
             }
             *run_on = (*run_on - 1).max(-2 * RUNS_ON);
         }
