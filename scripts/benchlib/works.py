@@ -50,7 +50,7 @@ class Work:
         if self.unit == "MB/s":
             return result["bytes"] / 1e6 / seconds
         if self.unit == "ms":
-            return 1000 * seconds / max(result["operations"], 1)
+            return 1000 * result["p50"]
         if self.unit == "s":
             return seconds
         return result["operations"] / seconds
@@ -111,7 +111,7 @@ def cold(name, directory, objects, each, count):
     random.Random(SEED).shuffle(chosen)
     job = {"kind": "files", "keys": [f"{directory}/{index:08}.bin" for index in chosen], "workers": 1}
     job.update(length=4 * KIB)
-    title = f"cold first 4 KiB of {count}, in a directory of {objects:,}"
+    title = f"cold first 4 KiB of {count}, in a directory of {objects:,}, median"
     return Work(name, title, "ms", [f"{directory}:{objects}:{each}"], job)
 
 
