@@ -62,6 +62,8 @@ mod promises;
 mod reading;
 #[path = "main/secrets.rs"]
 mod secrets;
+#[path = "main/security/mod.rs"]
+mod security;
 #[path = "main/sharing.rs"]
 mod sharing;
 #[path = "main/unmounting.rs"]

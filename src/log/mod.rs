@@ -122,11 +122,11 @@ pub fn start(settings: &Settings) -> Result<Guard, String> {
         Destination::File(path) => Box::new(open(path, 0).map_err(unusable)?),
         Destination::OwnFile(path) => {
             let file = open(path, libc::O_NOFOLLOW);
-            Box::new(file.map_err(|error| match error.raw_os_error() {
-                Some(libc::ELOOP) => unusable(io::Error::other(
+            Box::new(file.map_err(|error| match path.is_symlink() {
+                true => unusable(io::Error::other(
                     "it is a link, and none is followed there; name a file with --log-file",
                 )),
-                _ => unusable(error),
+                false => unusable(error),
             })?)
         }
         Destination::Syslog => {
