@@ -224,9 +224,12 @@ impl Sender {
         let header = |name| answer.headers().get(name).map(str::to_owned);
         let (region, date) = (header("x-amz-bucket-region"), header("date"));
         let is_head = method == Method::Head;
-        // An error that cannot be read is one by its status.
-        let xml = whole(answer.into_body(), MAX_ERROR, patience).await;
-        let (code, message) = code_and_message(&String::from_utf8_lossy(&xml.unwrap_or_default()));
+        // What a 403 is about stands in its body: one that broke off is no denial.
+        let xml = match whole(answer.into_body(), MAX_ERROR, patience).await {
+            Ok(xml) => xml,
+            Err(failure) => return failure,
+        };
+        let (code, message) = code_and_message(&String::from_utf8_lossy(&xml));
         if code == "RequestTimeTooSkewed" || (is_head && status == 403) {
             let date = date.and_then(|date| httpdate::parse_http_date(&date).ok());
             let is_news = date.is_some_and(|date| self.learn_time(date, is_head));
