@@ -15,7 +15,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "tools",
             "mount",
-            "namespace",
             "credentials",
             "earthdata",
             "s3",

@@ -94,10 +94,13 @@ fn every_test_that_the_documents_name_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let document = fs::read_to_string(root.join("docs/reliability.md")).expect("the document");
     let mut sources = String::new();
-    for directory in ["src", "tests/main", "tests/main/promises"] {
-        for entry in fs::read_dir(root.join(directory)).expect("a directory") {
+    let mut directories = vec![root.join("src"), root.join("tests/main")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).expect("a directory") {
             let path = entry.expect("an entry").path();
-            if path.extension().is_some_and(|extension| extension == "rs") {
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
                 sources += &fs::read_to_string(path).expect("a source file");
             }
         }
