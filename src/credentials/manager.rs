@@ -443,7 +443,8 @@ async fn pause(shared: &Shared, failures: u32) {
     let random = fastrand::f64();
     let begin = Instant::now();
     loop {
-        let waited_for = shared.waiting.load(Ordering::Relaxed) > 0;
+        let is_waited_for = shared.waiting.load(Ordering::Relaxed) > 0;
+        let waited_for = is_waited_for.then_some(shared.policy.wait);
         let until = begin + schedule::pause(failures, waited_for, random);
         if timeout_at(until, shared.wake.notified()).await.is_err() {
             return;

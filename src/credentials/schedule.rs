@@ -8,8 +8,10 @@ const REFRESH_AT: f64 = 0.75;
 const JITTER: f64 = 0.1;
 /// The longest pause between two attempts while nobody waits.
 const IDLE_CAP: Duration = Duration::from_secs(60);
-/// The longest pause while somebody waits.
+/// The longest pause while somebody waits, and at most this share of how long they do: several attempts
+/// must fit in.
 const WAITED_FOR_CAP: Duration = Duration::from_secs(3);
+const WAITED_FOR_SHARE: u32 = 8;
 /// The pause after the first failure, before jitter.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Credentials this near to their end are not used for new requests: the request is signed here and
@@ -32,9 +34,13 @@ pub(super) fn margin(remaining: Duration) -> Duration {
     (remaining / 20).min(LONGEST_MARGIN)
 }
 
-/// The pause after the `failures`-th failure in a row (from 1 on); `random` in [0, 1).
-pub(super) fn pause(failures: u32, waited_for: bool, random: f64) -> Duration {
-    let cap = if waited_for { WAITED_FOR_CAP } else { IDLE_CAP };
+/// The pause after the `failures`-th failure in a row (from 1 on), while somebody waits this long for
+/// the next success, or nobody does; `random` in [0, 1).
+pub(super) fn pause(failures: u32, waited_for: Option<Duration>, random: f64) -> Duration {
+    let cap = match waited_for {
+        Some(wait) => WAITED_FOR_CAP.min(wait / WAITED_FOR_SHARE),
+        None => IDLE_CAP,
+    };
     let doubled = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16));
     doubled.min(cap).mul_f64(random)
 }
@@ -52,11 +58,20 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_their_cap() {
-        assert_eq!(pause(1, false, 1.0), Duration::from_millis(250));
-        assert_eq!(pause(4, false, 1.0), Duration::from_secs(2));
-        assert_eq!(pause(30, false, 1.0), Duration::from_secs(60));
-        assert_eq!(pause(u32::MAX, true, 1.0), Duration::from_secs(3));
-        assert_eq!(pause(9, true, 0.0), Duration::ZERO);
+        let most = |failures, waited_for| pause(failures, waited_for, 1.0);
+        assert_eq!(most(1, None), Duration::from_millis(250));
+        assert_eq!(most(4, None), Duration::from_secs(2));
+        assert_eq!(most(30, None), Duration::from_secs(60));
+        assert_eq!(pause(9, None, 0.0), Duration::ZERO);
+        let wait = Some(Duration::from_secs(45));
+        assert_eq!(most(4, wait), Duration::from_secs(2));
+        assert_eq!(most(u32::MAX, wait), Duration::from_secs(3));
+    }
+
+    #[test]
+    fn who_waits_for_a_short_time_sees_several_attempts() {
+        let wait = Some(Duration::from_secs(4));
+        assert_eq!(pause(30, wait, 1.0), Duration::from_millis(500));
     }
 
     #[test]

@@ -48,5 +48,5 @@ fn a_process_that_was_stopped_for_longer_than_its_credentials_live_reads_on() {
     std::thread::sleep(lifetime * 2);
     mount.signal(libc::SIGCONT);
     read(48 * MIB).expect("after");
-    assert_eq!(world.counters().expired_refused, 0);
+    assert_eq!(world.counters().expired_signed, 0);
 }

@@ -43,6 +43,11 @@ pub(crate) fn signed_at(amz_date: &str) -> Option<i64> {
     Some(at.assume_utc().unix_timestamp())
 }
 
+/// The time that is so many seconds after the epoch.
+pub(crate) fn from_seconds(seconds: i64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
+}
+
 /// Whole seconds since the epoch, cut; 0 for times before it.
 pub(crate) fn whole_seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH)

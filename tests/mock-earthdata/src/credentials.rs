@@ -26,8 +26,8 @@ pub(crate) enum Refusal {
     UnknownKey,
     /// The session token belongs to another access key, or to none.
     WrongToken,
-    /// Both were good once.
-    Expired,
+    /// Both were good once, this long ago.
+    Expired(Duration),
 }
 
 struct Session {
@@ -108,10 +108,10 @@ impl Ledger {
         if token != session.token {
             return Err(Refusal::WrongToken);
         }
-        if Instant::now() >= session.expires {
-            return Err(Refusal::Expired);
+        match Instant::now().checked_duration_since(session.expires) {
+            Some(ago) => Err(Refusal::Expired(ago)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The secret key that belongs to an access key.

@@ -42,6 +42,9 @@ pub struct Counters {
     pub forbidden_operations: u64,
     /// S3 requests refused because the session token had expired.
     pub expired_refused: u64,
+    /// Those of them whose `x-amz-date` says that it had expired when they were signed. The others were on
+    /// their way for long.
+    pub expired_signed: u64,
     /// Requests to `/s3credentials` and `/s3credentials-open`, whatever their answer: a login dance makes two.
     pub credentials_requests: u64,
     /// Those of them that do not say in `app-name` which program asks.

@@ -165,10 +165,13 @@ impl Gate {
             }
             Err(Refusal::WrongToken) => Err(Refused::new(StatusCode::BAD_REQUEST, "InvalidToken")
                 .with("Token-0", token.unwrap_or_default())),
-            Err(Refusal::Expired) => {
-                self.state
-                    .meter
-                    .count(|counters| &mut counters.expired_refused);
+            Err(Refusal::Expired(ago)) => {
+                let meter = &self.state.meter;
+                meter.count(|counters| &mut counters.expired_refused);
+                let signed = clock::signed_at(&amz_date(head)).and_then(clock::from_seconds);
+                if signed.is_some_and(|signed| signed >= now - ago) {
+                    meter.count(|counters| &mut counters.expired_signed);
+                }
                 // S3 does write the token into the answer: who logs the body of an error logs a secret.
                 Err(Refused::new(StatusCode::BAD_REQUEST, "ExpiredToken")
                     .with("Token-0", token.unwrap_or_default()))
@@ -177,10 +180,15 @@ impl Gate {
     }
 }
 
+/// When the request says that it was signed; empty where it does not.
+fn amz_date(head: &Parts) -> String {
+    let date = request::text(&head.headers, HeaderName::from_static("x-amz-date"));
+    date.unwrap_or_default()
+}
+
 /// Was the request signed within [`MAX_SKEW`] seconds of now?
 fn check_clock(head: &Parts, now: SystemTime) -> Result<(), Refused> {
-    let date = request::text(&head.headers, HeaderName::from_static("x-amz-date"));
-    let date = date.unwrap_or_default();
+    let date = amz_date(head);
     // A date that cannot be read is left to `s3s`.
     let off = clock::signed_at(&date).is_some_and(|signed| {
         let now = i64::try_from(clock::whole_seconds(now)).unwrap_or(i64::MAX);

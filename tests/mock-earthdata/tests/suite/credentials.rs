@@ -1,6 +1,6 @@
 //! How S3 judges credentials.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mock_earthdata::{DEFAULT_TOKEN, Settings};
 use reqwest::Method;
@@ -42,6 +42,27 @@ async fn credentials_end_by_themselves() {
     assert_eq!(s3.list_response(&[]).await.status(), 200);
     tokio::time::sleep(Duration::from_millis(1050)).await;
     assert_eq!(s3.list_response(&[]).await.status(), 400);
+}
+
+#[tokio::test]
+async fn signed_before_the_end_or_after_it() {
+    let world = world_of(&["a"]);
+    let s3 = S3::new(&world).await;
+    world.expire_all();
+    let url = format!("{}/{BUCKET}/a", world.s3_url());
+    let now = SystemTime::now();
+    for (signed, late) in [
+        (now - Duration::from_secs(2), 0),
+        (now + Duration::from_secs(2), 1),
+    ] {
+        let refused = s3.try_send(Method::GET, &url, &[], signed).await;
+        assert_eq!(
+            error_code(refused.expect("an answer"), 400).await,
+            "ExpiredToken"
+        );
+        assert_eq!(world.counters().expired_signed, late);
+    }
+    assert_eq!(world.counters().expired_refused, 2);
 }
 
 #[tokio::test]
