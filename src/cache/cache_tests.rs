@@ -281,3 +281,40 @@ async fn prefetch_leaves_some_memory_to_demand() {
     let at_once = tokio::time::timeout(Duration::ZERO, wanted).await;
     assert!(at_once.expect("at once").expect("no error").is_some());
 }
+
+/// Threads that write, read and evict blocks at the same time: what the unsafe code is to stand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn threads_read_the_right_bytes_while_others_write_and_evict() {
+    const SIZE: u64 = 3 * MIB / 2;
+    let cache = Cache::new(4 * MIB);
+    let bytes: Arc<[u8]> = pattern(0, SIZE).into();
+    let readers = (0..8).map(|seed| {
+        let (cache, bytes) = (Arc::clone(&cache), Arc::clone(&bytes));
+        spawn(async move {
+            let mut random = fastrand::Rng::with_seed(seed);
+            for _ in 0..200 {
+                let object = object(random.u64(1..=6), SIZE);
+                let start = random.u64(0..SIZE);
+                let wanted = range(start, random.u64(start..SIZE) + 1);
+                let pinned = pin(&cache, object, wanted).await;
+                for mut fill in pinned.claim(wanted) {
+                    while let Some(rest) = fill.rest() {
+                        let len = random.u64(1..=rest.len().min(300_000));
+                        let next = rest.start() as usize;
+                        fill.push(&bytes[next..next + len as usize]);
+                        tokio::task::yield_now().await;
+                    }
+                }
+                let settled = pinned.settled(wanted, demand().deadline).await;
+                if let Status::Present = settled.expect("in time") {
+                    let expected = &bytes[wanted.start() as usize..wanted.end() as usize];
+                    assert!(pinned.slice(wanted).as_bytes() == expected);
+                }
+                assert!(cache.used() <= cache.limit());
+            }
+        })
+    });
+    for reader in readers.collect::<Vec<_>>() {
+        reader.await.expect("no panic");
+    }
+}
