@@ -178,7 +178,7 @@ fn places_to_ask_behind(root: &str, keys: &BTreeSet<String>) {
         let end = place.find('/').map_or(place.len(), |slash| slash + 1);
         &place[..end]
     });
-    let places: BTreeSet<&str> = places.filter(|place| !place.is_empty()).take(20).collect();
+    let places: BTreeSet<&str> = places.filter(|place| !place.is_empty()).take(8).collect();
     let mut shape = Shape::default();
     shape.learn(places.iter().copied());
     for place in &places {
