@@ -83,9 +83,14 @@ fn probes(names: &BTreeMap<&str, bool>) -> BTreeSet<String> {
 pub(crate) fn names(text: &str) {
     let (delimited, prefix, after) = query_of(text);
     let root = directory_of(&prefix);
-    let after = match after.as_str() {
+    // No listing of a directory begins inside a common prefix, which would come again.
+    let place = match delimited {
+        true => after.split('/').next().unwrap_or_default(),
+        false => &after,
+    };
+    let after = match place {
         "" => String::new(),
-        after => format!("{root}{after}"),
+        place => format!("{root}{place}"),
     };
     let keys: BTreeSet<String> = keys_of(text, "o").chain(keys_of(text, "p")).collect();
     let s3 = client_of(|_| String::new());
