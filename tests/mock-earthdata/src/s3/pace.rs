@@ -16,9 +16,17 @@ const BURST: Duration = Duration::from_millis(50);
 /// The most that goes at a time.
 const MAX_PIECE: usize = 1024 * 1024;
 
+/// What goes first. Packets come one by one: whoever waits for the first bytes of a body has them at once, and does not wait
+/// for those behind.
+const FIRST_PIECE: usize = 16 * 1024;
+
+/// What is due so soon goes now: a timer would be late by more.
+const SOON: Duration = Duration::from_micros(500);
+
 /// When the next bytes may go.
 pub(crate) struct Pace {
     bytes_per_second: u64,
+    sent: usize,
     /// When the bytes sent so far are through.
     through: Instant,
     sleep: Pin<Box<Sleep>>,
@@ -31,17 +39,19 @@ impl Pace {
         let now = Instant::now();
         Self {
             bytes_per_second: bytes_per_second.max(1),
+            sent: 0,
             through: now,
             sleep: Box::pin(sleep_until(now)),
             armed: false,
         }
     }
 
-    /// The bytes that go at a time: those of 5 ms, within reason. Shorter ones cost a timer and a wake-up each; these are
-    /// still small beside the buffers of a socket.
+    /// The bytes that go at a time: a few at first, then as many as went before, up to those of 5 ms, within reason.
+    /// Shorter ones cost a timer and a wake-up each; these are still small beside the buffers of a socket.
     pub(crate) fn piece(&self) -> usize {
-        usize::try_from(self.bytes_per_second / 200)
-            .map_or(MAX_PIECE, |piece| piece.clamp(1024, MAX_PIECE))
+        let most = usize::try_from(self.bytes_per_second / 200)
+            .map_or(MAX_PIECE, |piece| piece.clamp(1024, MAX_PIECE));
+        self.sent.max(FIRST_PIECE).min(most)
     }
 
     /// Returns when `len` bytes have had the time that they need.
@@ -58,8 +68,11 @@ impl Pace {
             self.sleep.as_mut().reset(self.through);
             self.armed = true;
         }
-        ready!(self.sleep.as_mut().poll(cx));
+        if self.through > Instant::now() + SOON {
+            ready!(self.sleep.as_mut().poll(cx));
+        }
         self.armed = false;
+        self.sent = self.sent.saturating_add(len);
         Poll::Ready(())
     }
 }
