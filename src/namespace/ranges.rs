@@ -337,6 +337,8 @@ impl Ranges {
             range.limit = limit;
             return;
         };
+        // Another range from now on.
+        range.tried = None;
         let mut end = range.end.replace(last.at.clone());
         let mut limit = limit.filter(|_| end.is_none());
         for bound in parting {
