@@ -157,11 +157,12 @@ impl Shape {
         all
     }
 
-    /// The next character behind the `at`-th that differs, if places are known well enough.
+    /// The next character behind the `at`-th that differs. In scripts of many letters, most are not known
+    /// yet.
     fn finer(&self, chars: &[char], at: usize) -> Option<usize> {
-        let seen = self.seen.iter().enumerate().take(chars.len());
-        let mut behind = seen.skip(at + 1).filter(|(_, seen)| seen.len() > 1);
-        behind.next().map(|(at, _)| at)
+        let differs = |then: &usize| self.seen.get(*then).is_some_and(|seen| seen.len() > 1);
+        let is_known = |then: &usize| chars[at].is_ascii() && chars[*then].is_ascii();
+        (at + 1..chars.len()).find(differs).filter(is_known)
     }
 
     /// Places to split at by two characters together, where parts by the first would be a little too large: a
