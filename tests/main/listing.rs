@@ -24,7 +24,7 @@ fn directories_of_0_1_1000_1001_and_25000_entries() {
         let pages = u64::try_from(count / 1000).expect("small") + 1;
         let other = 1 + 2; // the probe at mount, and the lookup of `flat`
         // From the third page on, the listing asks where to split what is left.
-        let splits = if pages > 2 { 2 * pages } else { 0 };
+        let splits = if pages > 2 { 3 * pages } else { 0 };
         let most = pages + other + splits;
         assert!(lists(&world) <= most, "{count}: {} LISTs", lists(&world));
     }
