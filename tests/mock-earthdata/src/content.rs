@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
+use crc_fast::{CrcAlgorithm, Digest as Digest64};
 use md5::{Digest, Md5};
 use memmap2::MmapOptions;
 
 use crate::clock::whole_seconds;
-use crate::synthetic::{piece, start};
+use crate::synthetic::{PIECE, piece, start};
 
 /// The bytes of an object.
 #[derive(Debug, Clone)]
@@ -152,6 +153,23 @@ impl Object {
                 format!("{:032x}-1", self.etag)
             }
         }
+    }
+
+    /// The checksum of all its bytes; None if they cannot be read.
+    pub(crate) fn checksum(&self, key: &str, algorithm: CrcAlgorithm) -> Option<u64> {
+        let mut digest = Digest64::new(algorithm);
+        match &self.source {
+            Source::File(path) => digest.update(&fs::read(path).ok()?),
+            Source::Bytes(bytes) | Source::Mapped(bytes) => digest.update(bytes),
+            Source::Synthetic => {
+                let start = start(key);
+                for offset in (0..self.size).step_by(PIECE) {
+                    let left = usize::try_from(self.size - offset).unwrap_or(PIECE);
+                    digest.update(piece(start, offset, left));
+                }
+            }
+        }
+        Some(digest.finalize())
     }
 
     /// Opens the object for reading; from here on the bytes are those of this version.

@@ -62,8 +62,8 @@ pub use faults::{Fault, FaultRule, Ops, When};
 pub use meter::{Counters, Op, RequestRecord};
 pub use script::RuleCount;
 pub use settings::{
-    Access, Answer, Bucket, DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_USER, Host, ListAccess, Ports,
-    REVOKED_TOKEN, Settings, Shape, User,
+    Access, Answer, Bucket, Checksums, DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_USER, Host,
+    ListAccess, Ports, REVOKED_TOKEN, Settings, Shape, User,
 };
 pub use synthetic::{ParseSyntheticError, Synthetic, fill};
 pub use world::World;

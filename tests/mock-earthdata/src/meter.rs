@@ -90,6 +90,8 @@ pub struct RequestRecord {
     pub range: Option<String>,
     /// The `If-Match` header as it came.
     pub if_match: Option<String>,
+    /// It asks for checksums.
+    pub checksum_mode: bool,
     /// Status of the answer, 0 while there is none.
     pub status: u16,
     /// Bytes of its body handed to the socket layer so far.

@@ -45,6 +45,8 @@ pub struct Settings {
     pub faults: Vec<FaultRule>,
     /// What CMR holds, and how it answers.
     pub cmr: Cmr,
+    /// What S3 has as the checksum of each object, for those who ask.
+    pub checksums: Checksums,
     /// For benchmarks: S3 checks no signatures and no tokens, reads no more of a request than it must, and costs as little
     /// as it can. Everything else is the same: buckets, bytes, [`Shape`], counters, faults.
     pub lean: bool,
@@ -64,9 +66,22 @@ impl Default for Settings {
             tls: false,
             faults: Vec::new(),
             cmr: Cmr::default(),
+            checksums: Checksums::default(),
             lean: false,
         }
     }
+}
+
+/// What S3 has as the checksum of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Checksums {
+    /// None: the object is older than checksums, or the server does not know them.
+    None,
+    /// CRC-64/NVME of all its bytes.
+    #[default]
+    FullObject,
+    /// CRC-32 of the CRC-32 of its parts.
+    Composite,
 }
 
 /// A user of Earthdata Login.

@@ -14,7 +14,7 @@ use crate::meter::Meter;
 use crate::reply::Reply;
 use crate::script::Script;
 use crate::server::Door;
-use crate::settings::{Answer, Host, Shape};
+use crate::settings::{Answer, Checksums, Host, Shape};
 use crate::store::Store;
 
 /// A clock is off by 50 years at most, so that it still has a date to say.
@@ -86,6 +86,7 @@ pub(crate) struct State {
     pub(crate) bearer: bool,
     /// Passwords are exchanged for tokens.
     pub(crate) token_api: bool,
+    pub(crate) checksums: Checksums,
     pub(crate) script: Mutex<Script>,
     pub(crate) addresses: Addresses,
     pub(crate) meter: Arc<Meter>,

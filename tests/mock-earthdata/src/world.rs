@@ -77,6 +77,7 @@ impl World {
             },
             bearer: settings.bearer,
             token_api: settings.token_api,
+            checksums: settings.checksums,
             script: Mutex::new(Script::new(settings.faults)),
             meter: Arc::new(Meter::default()),
             ledger: Mutex::new(Ledger::default()),

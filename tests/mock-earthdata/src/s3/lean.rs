@@ -1,6 +1,6 @@
 //! S3 without its checks, for benchmarks: http/1.1 on the bare socket, bodies straight from memory to it.
 //!
-//! A request's head is parsed for its target, `Range` and `If-Match`; the rest of it is not looked at, and it can have no
+//! A request's head is parsed for its target, `Range`, `If-Match` and `x-amz-checksum-mode`; the rest of it is not looked at, and it can have no
 //! body. Answers come from `answers`; here they are delayed, written and counted. While an answer waits, the socket is
 //! read, so that a client that hung up is not served to the end.
 
@@ -268,6 +268,8 @@ fn parse(buffer: &[u8]) -> io::Result<Option<(Ask, usize)>> {
             record.range = text(header.value);
         } else if is(&hyper::header::IF_MATCH) {
             record.if_match = text(header.value);
+        } else if is(&request::CHECKSUM_MODE) {
+            record.checksum_mode = true;
         } else if is(&hyper::header::CONNECTION) {
             close = header.value.eq_ignore_ascii_case(b"close");
         } else if is(&hyper::header::CONTENT_LENGTH) && header.value != b"0" {

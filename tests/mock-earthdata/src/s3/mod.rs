@@ -4,12 +4,15 @@
 //! token, because S3 does all that before it looks at a signature. `s3s` then checks the signature (and the clock) and
 //! decodes the request, and `objects` answers it from the store. `body` counts the answer and `pace` slows it down.
 //!
+//! `checksums` says what S3 has as the checksum of an object.
+//!
 //! `lean` does the same without the checks and without `s3s`, on the bare socket, for benchmarks; its listings are those of
 //! `lists`, which also writes the broken ones (and `hostile` the entries of the worst) for both. A fault is drawn from the
 //! script once the request is admitted, and handed to where it happens: errors to `refused`, other objects to `objects`,
 //! listings to `lists`, and the rest to the wire below http.
 
 mod body;
+mod checksums;
 mod gate;
 mod hostile;
 mod lean;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use s3s::dto::{
-    CommonPrefix, ETag, ETagCondition, EncodingType, GetObjectInput, GetObjectOutput,
+    ChecksumType, CommonPrefix, ETag, ETagCondition, EncodingType, GetObjectInput, GetObjectOutput,
     HeadObjectInput, HeadObjectOutput, ListObjectsV2Input, ListObjectsV2Output, ObjectStorageClass,
     StorageClass, StreamingBlob, Timestamp,
 };
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use super::body::stream_object;
+use super::checksums::{self, Said};
 use super::lists::MAX_KEYS;
 use super::urlencode::encode;
 use crate::content::Object;
@@ -169,6 +170,32 @@ pub(crate) fn content_range(
     Some(format!("bytes {first}-{last}/{size}"))
 }
 
+/// What is said of the object's checksum, if anything.
+struct MaySay(Option<Said>);
+
+fn checksum(
+    state: &State,
+    is_asked_for: bool,
+    key: &str,
+    object: &Object,
+    range: Option<&Range<u64>>,
+) -> MaySay {
+    let offered = Some(state.checksums).filter(|_| is_asked_for);
+    MaySay(offered.and_then(|offered| checksums::said(offered, key, object, range)))
+}
+
+impl MaySay {
+    fn of(&self, algorithm: &str) -> Option<String> {
+        let said = self.0.as_ref().filter(|said| said.algorithm == algorithm);
+        said.map(|said| said.value.clone())
+    }
+
+    fn kind(&self) -> Option<ChecksumType> {
+        let said = self.0.as_ref();
+        said.map(|said| ChecksumType::from_static(said.kind))
+    }
+}
+
 fn last_modified(object: &Object) -> Timestamp {
     let at: SystemTime = UNIX_EPOCH + Duration::from_secs(object.modified);
     at.into()
@@ -279,11 +306,21 @@ impl S3 for Objects {
         };
         conditions.check(&object, hit)?;
         let range = resolve(input.range.as_ref(), object.size, hit)?;
+        let said = checksum(
+            &self.state,
+            input.checksum_mode.is_some(),
+            &input.key,
+            &object,
+            range.as_ref(),
+        );
         let length = range
             .as_ref()
             .map_or(object.size, |range| range.end - range.start);
         Ok(S3Response::new(HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
+            checksum_crc32: said.of("crc32"),
+            checksum_crc64nvme: said.of("crc64nvme"),
+            checksum_type: said.kind(),
             content_length: Some(signed(length)),
             content_range: content_range(&range, object.size, hit),
             content_type: Some("binary/octet-stream".to_owned()),
@@ -312,6 +349,13 @@ impl S3 for Objects {
         };
         conditions.check(&object, hit)?;
         let range = resolve(input.range.as_ref(), object.size, hit)?;
+        let said = checksum(
+            &self.state,
+            input.checksum_mode.is_some(),
+            &input.key,
+            &object,
+            range.as_ref(),
+        );
         let bytes = range.clone().unwrap_or(0..object.size);
         let reader = object
             .open(&input.key)
@@ -319,6 +363,9 @@ impl S3 for Objects {
         let body = stream_object(reader, bytes.start, bytes.end);
         Ok(S3Response::new(GetObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
+            checksum_crc32: said.of("crc32"),
+            checksum_crc64nvme: said.of("crc64nvme"),
+            checksum_type: said.kind(),
             body: Some(StreamingBlob::from(s3s::Body::http_body_unsync(body))),
             content_length: Some(signed(bytes.end - bytes.start)),
             content_range: content_range(&range, object.size, hit),

@@ -21,11 +21,15 @@ const LIST_PARAMETERS: [&str; 9] = [
     "x-id",
 ];
 
+/// Asks for checksums; its one value is `ENABLED`.
+pub(crate) const CHECKSUM_MODE: HeaderName = HeaderName::from_static("x-amz-checksum-mode");
+
 /// The record of a request that has just arrived.
 pub(crate) fn record(head: &Parts) -> RequestRecord {
     RequestRecord {
         range: text(&head.headers, header::RANGE),
         if_match: text(&head.headers, header::IF_MATCH),
+        checksum_mode: head.headers.contains_key(&CHECKSUM_MODE),
         ..bare_record(&head.method, &head.uri)
     }
 }
@@ -50,6 +54,7 @@ pub(crate) fn bare_record(method: &Method, uri: &Uri) -> RequestRecord {
         query: query.to_owned(),
         range: None,
         if_match: None,
+        checksum_mode: false,
         status: 0,
         bytes: 0,
         depth: 0,

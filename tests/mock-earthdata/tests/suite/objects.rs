@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use mock_earthdata::{Content, World, fill, from_directory};
+use mock_earthdata::{Checksums, Content, Settings, World, fill, from_directory};
 
 use crate::support::{BUCKET, S3, error_code, header, settings, world_of};
 
@@ -56,6 +56,60 @@ async fn ranges() {
     let head = s3.head("/0123456789", &[("range", "bytes=0-3")]).await;
     assert_eq!(head.status(), 206);
     assert_eq!(header(&head, "content-length"), "4");
+}
+
+#[tokio::test]
+async fn checksums_of_whole_objects_for_those_who_ask() {
+    const NAME: &str = "123456789";
+    for lean in [false, true] {
+        for (offered, algorithm, kind, value, of_range) in [
+            (
+                Checksums::FullObject,
+                "crc64nvme",
+                "FULL_OBJECT",
+                "rosUhgp5mIg=",
+                "rosUhgp5mIg=",
+            ),
+            // CRC-32 of CB F4 39 26, the CRC-32 of the one part.
+            (
+                Checksums::Composite,
+                "crc32",
+                "COMPOSITE",
+                "7kxlUA==-1",
+                "7kxlUA==",
+            ),
+        ] {
+            let world = World::start(Settings {
+                lean,
+                checksums: offered,
+                ..settings([(NAME.to_owned(), Content::from(NAME))])
+            })
+            .expect("loopback has free ports");
+            let s3 = S3::new(&world).await;
+            let ask = ("x-amz-checksum-mode", "ENABLED");
+            let name = format!("x-amz-checksum-{algorithm}");
+            let path = format!("/{NAME}");
+            for (headers, expected) in [
+                (&[ask][..], Some(value)),
+                (&[ask, ("range", "bytes=0-8")], Some(of_range)),
+                (&[ask, ("range", "bytes=0-100")], Some(of_range)),
+                (&[ask, ("range", "bytes=0-7")], None),
+                (&[], None),
+            ] {
+                let got = s3.get(&path, headers).await;
+                let said = |name: &str| {
+                    let value = got.headers().get(name)?;
+                    value.to_str().ok()
+                };
+                assert_eq!(said(&name), expected, "{headers:?}");
+                let kind = expected.map(|_| kind);
+                assert_eq!(said("x-amz-checksum-type"), kind, "{headers:?}");
+            }
+            let head = s3.head(&path, &[ask]).await;
+            assert_eq!(header(&head, &name), value);
+            assert!(world.requests().iter().filter(|r| r.checksum_mode).count() >= 4);
+        }
+    }
 }
 
 #[tokio::test]

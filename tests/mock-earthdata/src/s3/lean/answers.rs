@@ -13,6 +13,7 @@ use s3s::{S3Result, s3_error};
 
 use crate::content::{Object, Reader};
 use crate::meter::{Op, RequestRecord};
+use crate::s3::checksums;
 use crate::s3::lists::Listing;
 use crate::s3::objects::{Conditions, content_range, etag, find, readable, resolve, storage_class};
 use crate::s3::refused::Refused;
@@ -186,14 +187,14 @@ fn listing(
 
 fn look(state: &State, record: &RequestRecord, hit: Option<&Hit>) -> S3Result<Answer> {
     let object = find(state, &record.bucket, &record.key)?;
-    described(&object, record, hit, |range| {
+    described(state, &object, record, hit, |range| {
         Ok(Body::None(range.end - range.start))
     })
 }
 
 fn read(state: &State, record: &RequestRecord, hit: Option<&Hit>) -> S3Result<Answer> {
     let object = readable(find(state, &record.bucket, &record.key)?)?;
-    described(&object, record, hit, |range| {
+    described(state, &object, record, hit, |range| {
         let reader = object
             .open(&record.key)
             .map_err(|error| s3_error!(error, InternalError))?;
@@ -203,6 +204,7 @@ fn read(state: &State, record: &RequestRecord, hit: Option<&Hit>) -> S3Result<An
 
 /// The answer about an object, with the body that belongs to the range asked for.
 fn described(
+    state: &State,
     object: &Object,
     record: &RequestRecord,
     hit: Option<&Hit>,
@@ -232,6 +234,16 @@ fn described(
     if object.archived {
         let class = storage_class(object);
         let _ = write!(headers, "x-amz-storage-class: {class}\r\n");
+    }
+    if let Some(said) = Some(state.checksums)
+        .filter(|_| record.checksum_mode)
+        .and_then(|offered| checksums::said(offered, &record.key, object, range.as_ref()))
+    {
+        let _ = write!(
+            headers,
+            "x-amz-checksum-{}: {}\r\nx-amz-checksum-type: {}\r\n",
+            said.algorithm, said.value, said.kind
+        );
     }
     let mut status = StatusCode::OK;
     if let Some(said) = content_range(&range, object.size, hit) {
