@@ -112,6 +112,7 @@ fn errno(error: &Error) -> Errno {
             | s3::Error::NoSuchBucket
             | s3::Error::WrongRegion(_)
             | s3::Error::Unavailable(_)
+            | s3::Error::WrongBytes(..)
             | s3::Error::Protocol(_) => Errno::EIO,
         },
     }

@@ -16,6 +16,7 @@ fn adapter() -> Adapter {
         endpoint_url: Some("http://127.0.0.1:9".parse().expect("a URL")),
         force_path_style: true,
         max_connections: 1,
+        checksums: true,
     };
     let minute = Duration::from_secs(60);
     let s3 = Arc::new(S3::new(settings, None, &Network::default()));

@@ -20,6 +20,8 @@ mod aws;
 mod background;
 #[path = "main/buckets.rs"]
 mod buckets;
+#[path = "main/bytes.rs"]
+mod bytes;
 #[path = "main/check.rs"]
 mod check;
 #[path = "main/crash.rs"]

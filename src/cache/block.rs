@@ -172,21 +172,32 @@ impl Block {
         absent.runs(self.len()).collect()
     }
 
-    /// Writes into sectors that the caller has claimed, and publishes those that are whole now.
-    /// `whole_from` is where the caller's unpublished bytes begin.
+    /// Writes into sectors that the caller has claimed, and publishes nothing.
     ///
     /// # Safety
-    /// The caller is the `Fill` that claimed every sector of `whole_from..offset + bytes.len()`.
-    pub(super) unsafe fn write(&self, whole_from: u64, offset: u64, bytes: &[u8]) -> u64 {
+    /// The caller is the `Fill` that claimed every sector of `offset..offset + bytes.len()`.
+    pub(super) unsafe fn put(&self, offset: u64, bytes: &[u8]) {
         let end = offset + bytes.len() as u64;
         assert!(end <= self.len(), "a write past the end of a block");
         let start = usize::try_from(offset).expect("at most BLOCK");
         // SAFETY: within the allocation (asserted); nobody else writes here (the caller's claim), nobody
-        // reads before the sector is published below.
+        // reads before the sector is published.
         unsafe {
             let to = self.memory.as_ptr().add(start);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
         }
+    }
+
+    /// Writes into sectors that the caller has claimed, and publishes those that are whole now.
+    /// `whole_from` is where the caller's unpublished bytes begin.
+    ///
+    /// # Safety
+    /// The caller is the `Fill` that claimed every sector of `whole_from..offset + bytes.len()`, and has
+    /// put all bytes of it before `offset`.
+    pub(super) unsafe fn write(&self, whole_from: u64, offset: u64, bytes: &[u8]) -> u64 {
+        // SAFETY: the caller's promise.
+        unsafe { self.put(offset, bytes) };
+        let end = offset + bytes.len() as u64;
         let whole_to = if end == self.len() {
             end
         } else {

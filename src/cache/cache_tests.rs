@@ -42,6 +42,37 @@ fn fill_whole(fill: &mut Fill, step: usize) {
     assert_eq!(fill.rest(), None);
 }
 
+/// What is hidden is nobody's until it is shown, and again absent if the fill ends before.
+#[tokio::test]
+async fn hidden_bytes_are_shown_at_once_or_not_at_all() {
+    let size = 5 * SECTOR + 123;
+    let cache = Cache::new(64 * MIB);
+    let whole = range(0, size);
+    let pinned = pin(&cache, object(1, size), whole).await;
+    let mut fill = pinned.claim(whole).pop().expect("a run");
+    assert!(fill.can_hide());
+    fill.hide(&vec![0; usize::try_from(size).expect("small")]);
+    assert!(matches!(pinned.status(whole), Status::OnTheWay));
+    drop(fill);
+    assert!(matches!(pinned.status(whole), Status::Absent));
+
+    let mut fill = pinned.claim(whole).pop().expect("a run");
+    fill.hide(b"wrong");
+    fill.forget_hidden();
+    assert_eq!(fill.rest(), Some(whole));
+    for piece in pattern(0, size).chunks(1000) {
+        fill.hide(piece);
+        assert!(matches!(pinned.status(whole), Status::OnTheWay));
+    }
+    fill.show();
+    assert_eq!(fill.rest(), None);
+    assert_eq!(pinned.clone().slice(whole).as_bytes(), pattern(0, size));
+
+    let two_blocks = range(0, MIB + 1);
+    let pinned = pin(&cache, object(2, MIB + 1), two_blocks).await;
+    assert!(!pinned.claim(two_blocks)[0].can_hide());
+}
+
 #[tokio::test]
 async fn bytes_come_back_as_they_went_in_whatever_the_frames() {
     let size = 2 * MIB + 12_345;

@@ -1,4 +1,7 @@
 //! A run of claimed bytes on its way into its blocks.
+//!
+//! Bytes that are to be proven right first are put where they belong, so that they take no memory of their
+//! own, and published all at once.
 
 use std::collections::VecDeque;
 
@@ -110,6 +113,46 @@ impl Fill {
             self.position += now.len() as u64;
             bytes = later;
         }
+    }
+
+    /// Whether its bytes can be kept from readers until all of them have come: one run in one block.
+    pub fn can_hide(&self) -> bool {
+        self.parts.len() == 1 && self.written == 0
+    }
+
+    /// Takes the next bytes as [`Fill::push`] does, and keeps them from readers. Only where
+    /// [`Fill::can_hide`] says so, and before any other bytes.
+    pub fn hide(&mut self, bytes: &[u8]) {
+        let Some(Part::Claimed(block, part)) = self.parts.front() else {
+            return;
+        };
+        let room = usize::try_from(part.len() - self.written).unwrap_or(usize::MAX);
+        let bytes = &bytes[..room.min(bytes.len())];
+        // SAFETY: `part` was claimed for this fill, which is its only writer.
+        unsafe { block.put(part.start() + self.written, bytes) };
+        self.written += bytes.len() as u64;
+        self.position += bytes.len() as u64;
+    }
+
+    /// Lets readers have what was hidden.
+    pub fn show(&mut self) {
+        let Some(Part::Claimed(block, part)) = self.parts.front_mut() else {
+            return;
+        };
+        let end = part.start() + self.written;
+        // SAFETY: `part` was claimed for this fill, which has put all bytes of it up to `end`.
+        let published = unsafe { block.write(part.start(), end, &[]) };
+        self.written = end - published;
+        match ByteRange::new(published, part.end()) {
+            Some(unpublished) => *part = unpublished,
+            None => drop(self.parts.pop_front()),
+        }
+    }
+
+    /// Forgets what was hidden: it comes again.
+    pub fn forget_hidden(&mut self) {
+        self.position -= self.written;
+        self.written = 0;
     }
 
     /// Ends the fill; `error` answers for a moment for the bytes that have not come.

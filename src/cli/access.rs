@@ -93,6 +93,11 @@ pub(super) struct S3Args {
     )]
     #[arg(default_value = "64", value_parser = clap::value_parser!(u16).range(1..))]
     max_connections: u16,
+
+    /// Ask for no checksums: small files are believed as they come
+    #[arg(long, env = "S3CREDMOUNT_NO_CHECKSUMS", help_heading = "S3")]
+    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    no_checksums: bool,
 }
 
 impl CredentialArgs {
@@ -142,6 +147,7 @@ impl S3Args {
             endpoint_url: endpoint_url.transpose().map_err(|bad| bad.to_string())?,
             force_path_style: self.force_path_style,
             max_connections: usize::from(self.max_connections),
+            checksums: !self.no_checksums,
         })
     }
 }

@@ -172,7 +172,11 @@ fn mount(
     mountpoint: &Mountpoint,
     runtime: &Runtime,
 ) -> Result<(), Error> {
-    let Stack { fs, credentials } = runtime.block_on(build(config, launcher))?;
+    let Stack {
+        fs,
+        s3,
+        credentials,
+    } = runtime.block_on(build(config, launcher))?;
     // Before there is a mount: a signal from here on must not leave a dead one behind.
     let signals = runtime.block_on(async { Signals::listen() });
     let signals = signals.map_err(Error::Start)?;
@@ -202,6 +206,8 @@ fn mount(
     let pid = std::process::id();
     let _ = sd_notify::notify(&[NotifyState::MainPid(pid), NotifyState::Ready]);
     runtime.block_on(serve(mountpoint, &fs, &changes, signals, gone));
+    let (right, wrong) = s3.compared().counts();
+    tracing::info!(right, wrong, "objects compared with their checksums");
     tracing::info!("unmounted {}", mountpoint.path().display());
     Ok(())
 }
@@ -209,6 +215,7 @@ fn mount(
 /// What a mount runs on, and what to say of its credentials.
 struct Stack {
     fs: Arc<Fs>,
+    s3: Arc<S3>,
     credentials: String,
 }
 
@@ -247,7 +254,8 @@ async fn build(config: &Config, launcher: &dyn Launcher) -> Result<Stack, Error>
     if !may_be_listed {
         namespace.note_denied(config.source.prefix(), true);
     }
-    let reader = Reader::new(s3, config.memory_limit - metadata, config.operation_timeout);
+    let memory = config.memory_limit - metadata;
+    let reader = Reader::new(Arc::clone(&s3), memory, config.operation_timeout);
     let ownership = Ownership {
         uid: config.uid,
         gid: config.gid,
@@ -256,7 +264,11 @@ async fn build(config: &Config, launcher: &dyn Launcher) -> Result<Stack, Error>
         mounted: SystemTime::now(),
     };
     let fs = Arc::new(Fs::new(namespace, reader, ownership));
-    Ok(Stack { fs, credentials })
+    Ok(Stack {
+        fs,
+        s3,
+        credentials,
+    })
 }
 
 async fn first_credentials(

@@ -24,7 +24,7 @@ pub use first::Coming;
 
 use crate::cache::{BLOCK, Cache, CachedObject, Fill, Pinned, Slice, Status};
 use crate::request::Request;
-use crate::s3::{ByteRange, Error, ObjectVersion, S3};
+use crate::s3::{ByteRange, Error, ObjectVersion, Piece, S3};
 use crate::sync::{
     AbortHandle, Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, Weak, lock, spawn,
 };
@@ -388,12 +388,17 @@ async fn fetch_part(reader: &Reader, object: &ObjectVersion, range: ByteRange) {
 async fn fetch(reader: &Reader, object: &ObjectVersion, mut fill: Fill, request: Request) {
     let Some(range) = fill.rest() else { return };
     tracing::trace!(key = &*object.key, ?range, class = ?request.class, "GET");
-    let mut body = reader
-        .s3
-        .get_range(&object.key, &object.meta.etag, range, request);
+    let (s3, key, etag) = (&reader.s3, &object.key, &object.meta.etag);
+    let mut body = match ByteRange::new(0, object.meta.size) {
+        Some(all) if range == all && fill.can_hide() => s3.get_whole(key, etag, range, request),
+        _ => s3.get_range(key, etag, range, request),
+    };
     loop {
         match body.next().await {
-            Ok(Some(bytes)) => fill.push(&bytes),
+            Ok(Some(Piece::Bytes(bytes))) => fill.push(&bytes),
+            Ok(Some(Piece::Unproven(bytes))) => fill.hide(&bytes),
+            Ok(Some(Piece::Proven)) => fill.show(),
+            Ok(Some(Piece::Disproven)) => fill.forget_hidden(),
             Ok(None) => return,
             Err(error) => {
                 tracing::debug!(key = &*object.key, ?range, "GET failed: {error}");

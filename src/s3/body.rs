@@ -1,5 +1,5 @@
-//! Ranged GETs whose bodies heal: a body that breaks, stalls or ends early goes on at the byte
-//! reached, with `If-Match`, in a new request.
+//! GETs whose bodies heal: a body that breaks, stalls or ends early goes on at the byte reached, with
+//! `If-Match`, in a new request; one whose bytes are not those of the object's checksum comes again.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::checksum::{self, Checksum};
 use super::client::{Connection, S3};
 use super::error::Error;
 use super::pace::{PATIENCE, Pace};
@@ -19,12 +20,23 @@ use crate::sync::Arc;
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A body that is given up again and again gets so much time in the end.
 const MOST_PATIENCE: Duration = Duration::from_secs(32);
+/// Bodies with wrong bytes in a row, after which there is no hope: what changes one body in ten by chance
+/// changes so many once in a million times.
+const MOST_WRONG: u32 = 6;
 
 /// The bytes of a range of one object version, as they arrive.
 pub struct Body {
     s3: Arc<S3>,
     key: Arc<str>,
     etag: ETag,
+    /// All that was asked for.
+    range: ByteRange,
+    /// That is the whole object, and to be compared with its checksum if S3 has one.
+    is_compared: bool,
+    /// Of the bytes that came so far, if there is one.
+    checksum: Option<Checksum>,
+    /// Bodies that came with wrong bytes.
+    wrong: u32,
     /// What is still to come; `None` at the end.
     rest: Option<ByteRange>,
     request: Request,
@@ -32,6 +44,19 @@ pub struct Body {
     /// How long it may come too slowly.
     patience: Duration,
     pauses: Box<dyn Iterator<Item = Duration> + Send>,
+}
+
+/// What comes of a body.
+#[derive(Debug)]
+pub enum Piece {
+    /// The next bytes, never empty.
+    Bytes(Bytes),
+    /// The next bytes, which nobody must see yet: [`Piece::Proven`] or [`Piece::Disproven`] follows.
+    Unproven(Bytes),
+    /// All bytes that came are those of the object.
+    Proven,
+    /// They are not, and come again from the first one on.
+    Disproven,
 }
 
 struct Open {
@@ -62,6 +87,10 @@ impl S3 {
             s3: Arc::clone(self),
             key: Arc::clone(key),
             etag: etag.clone(),
+            range,
+            is_compared: false,
+            checksum: None,
+            wrong: 0,
             rest: Some(range),
             request,
             open: None,
@@ -69,20 +98,59 @@ impl S3 {
             pauses: Box::new(retry::pauses()),
         }
     }
+
+    /// All bytes of the version `etag` of `key`, `range`. Those of a small object are compared with the
+    /// checksum that S3 has of it, if it has one that can be.
+    pub fn get_whole(
+        self: &Arc<Self>,
+        key: &Arc<str>,
+        etag: &ETag,
+        range: ByteRange,
+        request: Request,
+    ) -> Body {
+        Body {
+            is_compared: self.compares && range.len() <= checksum::LARGEST,
+            ..self.get_range(key, etag, range, request)
+        }
+    }
 }
 
 impl Body {
-    /// The next bytes, never empty; `None` when the range is complete.
+    /// What comes next; `None` when the range is complete.
     ///
     /// # Errors
-    /// As S3 says; a body that cannot be completed before the deadline is [`Error::TimedOut`].
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        while let Some(rest) = self.rest {
+    /// As S3 says; a body that cannot be completed before the deadline is [`Error::TimedOut`], one that
+    /// comes wrong again and again [`Error::WrongBytes`].
+    pub async fn next(&mut self) -> Result<Option<Piece>, Error> {
+        loop {
+            let Some(rest) = self.rest else {
+                let Some(checksum) = self.checksum.take() else {
+                    return Ok(None);
+                };
+                return match checksum.compare() {
+                    Ok(()) => {
+                        self.s3.compared.right();
+                        Ok(Some(Piece::Proven))
+                    }
+                    Err(algorithm) => self.came_wrong(algorithm).await.map(Some),
+                };
+            };
             let open = match &mut self.open {
                 Some(open) => open,
                 none => {
-                    let stream = open(&self.s3, &self.key, &self.etag, rest, &self.request);
-                    let (stream, connection) = stream.await?;
+                    let is_first = self.is_compared && rest == self.range;
+                    let opened = open(
+                        &self.s3,
+                        &self.key,
+                        &self.etag,
+                        rest,
+                        is_first,
+                        &self.request,
+                    );
+                    let ((stream, checksum), connection) = opened.await?;
+                    if is_first {
+                        self.checksum = checksum;
+                    }
                     none.insert(Open {
                         stream,
                         pace: Pace::new(self.patience),
@@ -102,7 +170,11 @@ impl Body {
                         continue;
                     }
                     self.pauses = Box::new(retry::pauses());
-                    return Ok(Some(bytes));
+                    let Some(checksum) = &mut self.checksum else {
+                        return Ok(Some(Piece::Bytes(bytes)));
+                    };
+                    checksum.update(&bytes);
+                    return Ok(Some(Piece::Unproven(bytes)));
                 }
                 Ok(Some(Ok(_))) => "the body is longer than announced".to_owned(),
                 Ok(Some(Err(e))) => e.to_string(),
@@ -122,7 +194,27 @@ impl Body {
             }
             tokio::time::sleep(pause).await;
         }
-        Ok(None)
+    }
+
+    /// Begins anew, over another connection.
+    async fn came_wrong(&mut self, algorithm: &'static str) -> Result<Piece, Error> {
+        self.wrong += 1;
+        self.s3.compared.wrong(&self.key, algorithm);
+        self.s3.sender.renew_connections();
+        if self.wrong == MOST_WRONG {
+            let from = self.s3.sender.place(&self.key);
+            return Err(Error::WrongBytes(from, algorithm, self.wrong));
+        }
+        // Once may be chance.
+        if self.wrong > 1 {
+            let pause = self.pauses.next().unwrap_or(LONGEST_PAUSE);
+            if Instant::now() + pause >= self.request.deadline {
+                return Err(Error::TimedOut);
+            }
+            tokio::time::sleep(pause).await;
+        }
+        self.rest = Some(self.range);
+        Ok(Piece::Disproven)
     }
 }
 
@@ -131,10 +223,16 @@ async fn open(
     key: &str,
     etag: &ETag,
     range: ByteRange,
+    is_whole: bool,
     request: &Request,
-) -> Result<(ByteStream, Connection), Error> {
+) -> Result<((ByteStream, Option<Checksum>), Connection), Error> {
     let send = async |attempt: Attempt| {
-        let get = || s3.get(key, etag, range, &attempt);
+        let get = || async {
+            match is_whole {
+                true => s3.get_all(key, etag, range.len(), &attempt).await,
+                false => Ok((s3.get(key, etag, range, &attempt).await?, None)),
+            }
+        };
         let hedges = &s3.hedges.gets;
         hedges
             .first_of(request.class, get, || s3.free_connection())

@@ -14,7 +14,7 @@ use super::types::{ETag, ObjectMeta, Storage};
 use crate::credentials::Manager;
 use crate::network::Network;
 use crate::request::{Class, Request};
-use crate::sync::{Arc, AtomicBool, Ordering, OwnedSemaphorePermit, Semaphore};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, OwnedSemaphorePermit, Semaphore};
 
 /// Where a bucket is and how to talk to it.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct Settings {
     pub force_path_style: bool,
     /// How many requests may be under way at once; at least 1.
     pub max_connections: usize,
+    /// Whether to ask for checksums of small objects, and compare them.
+    pub checksums: bool,
 }
 
 /// The client of one bucket.
@@ -38,6 +40,8 @@ pub struct S3 {
     pub(super) hedges: Kinds,
     pub(super) bucket: String,
     pub(super) credentials: Option<Manager>,
+    pub(super) compares: bool,
+    pub(super) compared: Compared,
     connections: Connections,
     /// A request has succeeded: from then on a 403 says something about the key, not about us.
     proven: AtomicBool,
@@ -65,6 +69,8 @@ impl S3 {
             hedges: Kinds::default(),
             bucket: settings.bucket,
             credentials,
+            compares: settings.checksums,
+            compared: Compared::default(),
             connections: Connections::new(settings.max_connections),
             proven: AtomicBool::new(false),
         }
@@ -107,6 +113,11 @@ impl S3 {
         &self.bucket
     }
 
+    /// How many bodies were compared with the checksum of their object.
+    pub fn compared(&self) -> &Compared {
+        &self.compared
+    }
+
     /// Whether some request has succeeded.
     pub fn is_proven(&self) -> bool {
         self.proven.load(Ordering::Relaxed)
@@ -138,6 +149,36 @@ fn names_no_bucket_host(endpoint_url: &Url) -> bool {
     let host = endpoint_url.host_str().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<IpAddr>().is_ok()
+}
+
+/// Bodies that were compared with the checksum of their object.
+#[derive(Debug, Default)]
+pub struct Compared {
+    right: AtomicU64,
+    wrong: AtomicU64,
+}
+
+impl Compared {
+    /// Those that were right, and those that were not.
+    pub fn counts(&self) -> (u64, u64) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (count(&self.right), count(&self.wrong))
+    }
+
+    pub(super) fn right(&self) {
+        self.right.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tells of it, too.
+    pub(super) fn wrong(&self, key: &str, algorithm: &str) {
+        let wrong = self.wrong.fetch_add(1, Ordering::Relaxed) + 1;
+        tracing::warn!(
+            key,
+            algorithm,
+            wrong,
+            "an object came with wrong bytes: asking for it again"
+        );
+    }
 }
 
 /// The right to use a connection, given back on drop.

@@ -38,6 +38,14 @@ pub enum Error {
     /// Throttled, failing or out of reach for as long as is worth trying.
     #[error("S3 cannot be read: {0}")]
     Unavailable(String),
+    /// The bytes that come are not those of the object's checksum: where it is, what the checksum is called, and
+    /// how often in a row.
+    #[error(
+        "{0} came with wrong bytes {2} times in a row, by the {1} checksum that S3 has of it: something on \
+         the way changes them, or the server's checksum is wrong. Try it without a proxy or from another \
+         machine, and tell who runs the server; --no-checksums reads the bytes as they come"
+    )]
+    WrongBytes(String, &'static str, u32),
     /// The operation's deadline is over.
     #[error("no answer from S3 within the time for one operation (--operation-timeout)")]
     TimedOut,

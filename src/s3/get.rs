@@ -1,8 +1,10 @@
-//! The one GET of bytes.
+//! The GETs of bytes: of a part, of a whole object, and by name.
 
+use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 
+use super::checksum::{self, Checksum};
 use super::client::S3;
 use super::error::{Error, Failure};
 use super::pace::whole;
@@ -38,11 +40,7 @@ impl S3 {
             let text = format!("asked for {range}, got all of it");
             return Err(Failure::Transient(text));
         }
-        match answer.headers().get("etag") {
-            None => return Err(Failure::Transient("a GET without ETag".to_owned())),
-            Some(got) if got != etag.as_str() => return Err(Failure::changed()),
-            Some(_) => {}
-        }
+        check_version(&answer, etag)?;
         let expected = format!("bytes {}-{}/", range.start(), range.end() - 1);
         let got = answer.headers().get("content-range").unwrap_or_default();
         if !got.starts_with(&expected) {
@@ -50,6 +48,35 @@ impl S3 {
             return Err(Failure::Transient(text));
         }
         Ok(ByteStream::new(answer.into_body()))
+    }
+
+    /// Sends one GET for all `size` bytes, and for their checksum, which comes if it can be compared. There is no
+    /// range in it: only then it is written down what S3 says of checksums, and some servers say
+    /// nothing of them where there is a range.
+    pub(super) async fn get_all(
+        &self,
+        key: &str,
+        etag: &ETag,
+        size: u64,
+        attempt: &Attempt,
+    ) -> Result<(ByteStream, Option<Checksum>), Failure> {
+        let headers = [("if-match", etag.as_str()), checksum::ASK];
+        let target = path(key);
+        let answer = self.sender.send(Method::Get, &target, &headers, attempt);
+        let answer = answer.await?;
+        let status = answer.status().as_u16();
+        if status != 200 {
+            let text = format!("asked for all of an object, got HTTP {status}");
+            return Err(Failure::Transient(text));
+        }
+        check_version(&answer, etag)?;
+        let length = answer.headers().get("content-length");
+        if let Some(length) = length.filter(|length| length.parse() != Ok(size)) {
+            let text = format!("asked for {size} bytes, got {length:?}");
+            return Err(Failure::Transient(text));
+        }
+        let checksum = Checksum::of_whole(|name| answer.headers().get(name));
+        Ok((ByteStream::new(answer.into_body()), checksum))
     }
 
     /// The first `len` bytes of whatever version `key` has now; `len` is not 0.
@@ -66,18 +93,41 @@ impl S3 {
         tracing::trace!(key, ?range, "GET");
         let (target, asked) = (path(key), range.to_string());
         let get = async |attempt: Attempt| {
-            let headers = [("range", asked.as_str())];
-            let answer = self.sender.send(Method::Get, &target, &headers, &attempt);
+            let headers = [("range", asked.as_str()), checksum::ASK];
+            let headers = &headers[..if self.compares { 2 } else { 1 }];
+            let answer = self.sender.send(Method::Get, &target, headers, &attempt);
             let answer = answer.await?;
+            let range = answer.headers().get("content-range").map(str::to_owned);
+            let checksum = Checksum::of_whole(|name| answer.headers().get(name));
             let etag = answer.headers().get("etag").map(ETag::from);
             let etag = etag.ok_or_else(|| Failure::Transient("a GET without ETag".to_owned()))?;
             let most = usize::try_from(len).unwrap_or(usize::MAX);
             let bytes = whole(answer.into_body(), most, attempt.patience).await?;
+            let whole = format!("bytes 0-{}/{}", bytes.len().wrapping_sub(1), bytes.len());
+            if let Some(mut checksum) = checksum.filter(|_| range.is_none_or(|it| it == whole)) {
+                checksum.update(&bytes);
+                match checksum.compare() {
+                    Ok(()) => self.compared.right(),
+                    Err(algorithm) => {
+                        self.compared.wrong(key, algorithm);
+                        return Err(Failure::Transient(format!("wrong {algorithm}")));
+                    }
+                }
+            }
             Ok(FirstBytes {
                 etag,
                 bytes: bytes.into(),
             })
         };
         Ok(self.retried(request, get).await?.0)
+    }
+}
+
+/// Whether the answer is of the version that was asked for.
+fn check_version(answer: &HttpResponse, etag: &ETag) -> Result<(), Failure> {
+    match answer.headers().get("etag") {
+        None => Err(Failure::Transient("a GET without ETag".to_owned())),
+        Some(got) if got != etag.as_str() => Err(Failure::changed()),
+        Some(_) => Ok(()),
     }
 }

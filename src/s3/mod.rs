@@ -4,10 +4,12 @@
 //! Requests are made and signed with parts of the SDK, without its layers (`send`). Each is sent once, and
 //! once more over another connection where nearly all others were answered sooner (`hedge`). All trying
 //! again is in `retry`: transient failures with backoff for a minute, expired credentials once they are
-//! renewed. A body that breaks, or does not come on (`pace`), is resumed at the byte reached (`body`). A request waits for credentials first and for a connection then, so that those
+//! renewed. A body that breaks, or does not come on (`pace`), is resumed at the byte reached (`body`), and that of
+//! a small object compared with its checksum (`checksum`). A request waits for credentials first and for a connection then, so that those
 //! who wait for credentials do not keep connections from others.
 
 mod body;
+mod checksum;
 mod client;
 mod error;
 mod get;
@@ -22,8 +24,8 @@ mod retry;
 mod send;
 mod types;
 
-pub use body::Body;
-pub use client::{S3, Settings};
+pub use body::{Body, Piece};
+pub use client::{Compared, S3, Settings};
 pub use error::Error;
 pub use get::FirstBytes;
 pub use list::{From as ListFrom, ListQuery, Listed, Page};

@@ -243,6 +243,7 @@ fn settings() -> Settings {
         endpoint_url: Some("http://127.0.0.1:9000".parse().expect("a URL")),
         force_path_style: true,
         max_connections: 64,
+        checksums: true,
     }
 }
 

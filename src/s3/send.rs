@@ -17,7 +17,7 @@ use futures_util::FutureExt as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::client::Settings;
-use super::error::{Failure, code_and_message, connection_failed};
+use super::error::{Failure, code_and_message, connection_failed, plain};
 use super::http::Pool;
 use super::pace::whole;
 use super::retry::Attempt;
@@ -150,6 +150,12 @@ impl Sender {
         self.pool.renew();
     }
 
+    /// Where an object is, for people.
+    pub(super) fn place(&self, key: &str) -> String {
+        let base = self.base.as_deref().unwrap_or_default();
+        format!("{base}/{}", plain(key))
+    }
+
     pub(super) fn request(
         &self,
         method: Method,
@@ -278,6 +284,7 @@ mod tests {
             endpoint_url: endpoint.map(|url| url.parse().expect("a URL")),
             force_path_style: path_style,
             max_connections: 1,
+            checksums: true,
         };
         let pool = Pool::new(crate::network::Network::default(), true, 1);
         Sender::new(&settings, path_style, pool)
