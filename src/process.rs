@@ -27,6 +27,16 @@ fn keep_large_allocations_apart() {
     debug_assert_eq!(set, 1, "glibc takes this threshold");
 }
 
+/// Gives memory that was freed back to the system, which the allocator does for large pieces only. Takes
+/// some milliseconds for each 100 MiB.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim has no preconditions, and locks what it looks at.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// What `kill` sends, Ctrl-C, and SIGHUP: the end where a terminal is closed, and for a mount, which
 /// outlives its terminal, the wish to forget what it knows.
 pub struct Signals {

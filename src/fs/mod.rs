@@ -298,6 +298,16 @@ impl Fs {
         self.namespace.forget_all()
     }
 
+    /// Bytes that names take, about.
+    pub fn bytes_of_names(&self) -> u64 {
+        self.namespace.bytes()
+    }
+
+    /// Gives back the room of names that are forgotten.
+    pub fn shrink_names(&self) {
+        self.namespace.shrink();
+    }
+
     /// Opens a directory; sends nothing.
     ///
     /// # Errors

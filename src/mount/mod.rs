@@ -4,6 +4,7 @@
 //! Everything that can be wrong is found out before the mount appears: a program must never see an
 //! empty directory where data was due.
 
+mod give_back;
 mod mountpoint;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod parsers;
@@ -205,6 +206,7 @@ fn mount(
     // Fails where there is no systemd, which is fine.
     let pid = std::process::id();
     let _ = sd_notify::notify(&[NotifyState::MainPid(pid), NotifyState::Ready]);
+    runtime.spawn(give_back::memory_of_names(Arc::downgrade(&fs)));
     runtime.block_on(serve(mountpoint, &fs, &changes, signals, gone));
     let (right, wrong) = s3.compared().counts();
     tracing::info!(right, wrong, "objects compared with their checksums");

@@ -108,6 +108,13 @@ impl Inodes {
         }
     }
 
+    /// Gives back the room of inodes that are forgotten.
+    pub(super) fn shrink(&self) {
+        let mut table = lock(&self.table);
+        table.by_number.shrink_to_fit();
+        table.by_path.shrink_to_fit();
+    }
+
     /// How many inodes the kernel remembers, the root not counted.
     pub fn len(&self) -> usize {
         lock(&self.table).by_number.len()

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mock_earthdata::{Content, World};
 
@@ -187,15 +187,21 @@ fn what_the_kernel_forgets_is_given_back() {
                 return count.parse::<u64>().expect("a number");
             }
             assert!(begin.elapsed() < PATIENCE, "{log}");
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(100));
         }
     };
     look_at_all();
+    let full = mount.rss();
     assert!(known_to_the_kernel() >= NAMES);
     // That was SIGHUP: the kernel is told to forget them, name by name, and says so, in a storm.
     let begin = Instant::now();
     while known_to_the_kernel() > 10 {
         assert!(begin.elapsed() < PATIENCE, "{}", mount.log());
+    }
+    while mount.rss() > full - 6 * MIB {
+        let rss = mount.rss() / MIB;
+        assert!(begin.elapsed() < PATIENCE, "{rss} of {} MiB", full / MIB);
+        std::thread::sleep(Duration::from_millis(100));
     }
     if !is_root() {
         eprintln!("SKIPPED: only root can have the kernel forget names by itself");
