@@ -41,7 +41,7 @@ use crate::network::Network;
 use crate::process::Signals;
 use crate::reader::Reader;
 use crate::s3::{self, S3};
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// How long a mount tries to get its first credentials: together with the first answer of the bucket
 /// less than the 30 s within which it says that it cannot.
@@ -380,9 +380,15 @@ fn forget_names(fs: &Fs, changes: &Changes) {
         "SIGHUP: names are forgotten"
     );
     let changes = changes.clone();
+    /// A later round has all that is left of an earlier one.
+    static ROUNDS: AtomicU64 = AtomicU64::new(0);
+    let round = ROUNDS.fetch_add(1, Ordering::Relaxed) + 1;
     // The queue is short, and the kernel takes its time.
     tokio::task::spawn_blocking(move || {
         for (parent, name) in names {
+            if ROUNDS.load(Ordering::Relaxed) != round {
+                return;
+            }
             if changes.send((parent.get(), name)).is_err() {
                 return;
             }

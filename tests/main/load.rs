@@ -192,7 +192,12 @@ fn what_the_kernel_forgets_is_given_back() {
     };
     look_at_all();
     let full = mount.rss();
-    assert!(known_to_the_kernel() >= NAMES);
+    // Another program may have the kernel drop its caches meanwhile.
+    let begin = Instant::now();
+    while known_to_the_kernel() < NAMES / 2 {
+        assert!(begin.elapsed() < PATIENCE, "{}", mount.log());
+        look_at_all();
+    }
     // That was SIGHUP: the kernel is told to forget them, name by name, and says so, in a storm.
     let begin = Instant::now();
     while known_to_the_kernel() > 10 {
