@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchlib.run import mounted
 from soaklib import load, world
 from soaklib.table import Tally
 
@@ -26,6 +27,8 @@ LAST_WORDS = 10
 REST_SECONDS = 30
 # Above this, retries do not do their work.
 ERRORS_PER_MILLION = 10
+# Errors are told one by one, up to so many.
+MOST_LINES = 200
 # With fewer faults than this among the answers it is no soak.
 FAULTS = 0.09
 
@@ -82,8 +85,8 @@ class Soak:
         finally:
             self.end_readers()
         self.faults, self.counters = self.mock.tell("faults"), self.mock.tell("counters")
-        self.come_to_rest(at_start)
-        return self.wrong
+        if self.is_there():
+            self.come_to_rest(at_start)
 
     def watch(self):
         """Until all readers have ended, or do not end."""
@@ -94,8 +97,7 @@ class Soak:
             self.listen(0.5)
             self.collect()
             now = time.monotonic()
-            if self.mount.process.poll() is not None:
-                self.wrong.append(f"the mount ended by itself, with status {self.mount.process.returncode}")
+            if not self.is_there():
                 return
             self.tally.sampled(now, *world.figures(self.mount.pid))
             if self.hangs(now):
@@ -111,6 +113,15 @@ class Soak:
                 shown = now
                 print(self.tally.line(now), file=sys.stderr, flush=True)
         self.listen(0)
+
+    def is_there(self):
+        if self.mount.process.poll() is not None:
+            self.wrong.append(f"the mount ended by itself, with status {self.mount.process.returncode}")
+        elif not mounted(self.mount.root):
+            self.wrong.append("somebody unmounted it")
+        else:
+            return True
+        return False
 
     def listen(self, seconds):
         """Takes in what the readers say, for so long or until they are silent."""
@@ -131,6 +142,8 @@ class Soak:
             self.wrong.append(said["wrong"])
         elif "error" in said:
             self.tally.failed(said)
+            if self.tally.errors() > MOST_LINES:
+                return
             print(
                 f"{said['at'] - self.begin:6.1f} s  {said['call']} of {said['key']}: {said['error']} after "
                 f"{said['seconds']:.1f} s",

@@ -60,9 +60,12 @@ class Tally:
         """The figures before the load, and after it."""
         self.at_ends = (at_start, at_rest)
 
+    def errors(self):
+        return sum(sum(quarter.errors.values()) for quarter in self.quarters)
+
     def line(self, now):
         calls, size = sum(q.calls for q in self.quarters), sum(q.bytes for q in self.quarters)
-        errors = sum(sum(q.errors.values()) for q in self.quarters)
+        errors = self.errors()
         rss, descriptors, threads = self.quarter(now).samples[-1] if self.quarter(now).samples else (0, 0, 0)
         return (
             f"{now - self.begin:6.0f} s  {calls:,} operations, {size / MIB:,.0f} MiB, {errors} errors; RSS "
@@ -78,7 +81,7 @@ class Tally:
                 errors[name] = errors.get(name, 0) + count
         wrong += [f"{count} times {name}" for name, count in errors.items() if name not in ALLOWED]
         calls = sum(quarter.calls for quarter in self.quarters)
-        count = sum(errors.values())
+        count = self.errors()
         if count > max(1, calls * errors_per_million / 1e6):
             wrong.append(f"{count} errors in {calls:,} operations: retries ought to do better")
         if not all(quarter.calls and quarter.samples for quarter in self.quarters):
