@@ -10,7 +10,7 @@ use crate::sync::Weak;
 /// So soon after names are forgotten.
 const EVERY: Duration = Duration::from_secs(5);
 /// Less is used again before anybody misses it.
-const LEAST: u64 = 8 << 20;
+const LEAST: u64 = 4 << 20;
 
 /// Looks after it for as long as there is a mount.
 pub(super) async fn memory_of_names(fs: Weak<Fs>) {
@@ -23,12 +23,13 @@ pub(super) async fn memory_of_names(fs: Weak<Fs>) {
         if most - now < LEAST.max(most / 4) {
             continue;
         }
-        most = now;
+        let before = std::mem::replace(&mut most, now);
         let give_back = move || {
             fs.shrink_names();
             process::give_back_memory();
         };
         // Not on a thread that answers reads.
         let _ = tokio::task::spawn_blocking(give_back).await;
+        tracing::debug!(before, now, "gave the memory of forgotten names back");
     }
 }

@@ -254,20 +254,11 @@ impl Mount {
 
     /// The most memory that the program has held, in bytes.
     pub(crate) fn peak_rss(&self) -> u64 {
-        self.memory("VmHWM:")
-    }
-
-    /// The memory that the program holds, in bytes.
-    pub(crate) fn rss(&self) -> u64 {
-        self.memory("VmRSS:")
-    }
-
-    fn memory(&self, name: &str) -> u64 {
         let status = format!("/proc/{}/status", self.pid());
         let status = std::fs::read_to_string(status).expect("procfs");
-        let kib = status.lines().find_map(|line| line.strip_prefix(name));
-        let kib = kib.expect(name).trim().trim_end_matches(" kB");
-        kib.parse::<u64>().expect("a number") * 1024
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.expect("VmHWM").trim().trim_end_matches(" kB");
+        peak.parse::<u64>().expect("a number") * 1024
     }
 
     /// Sends a signal to the program.
