@@ -282,7 +282,7 @@ impl Fs {
         Ok(Some(match name {
             "user.s3.bucket" => self.namespace.bucket().to_owned(),
             "user.s3.key" => version.key.to_string(),
-            "user.s3.etag" => meta.etag.as_str().to_owned(),
+            "user.s3.etag" => meta.etag.to_string(),
             "user.s3.storage-class" => meta.storage.class().to_owned(),
             "user.s3.last-modified" => {
                 humantime::format_rfc3339_seconds(meta.last_modified).to_string()

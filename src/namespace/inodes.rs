@@ -1,7 +1,10 @@
 //! The inodes that the kernel remembers, and the numbers of all.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::num::NonZeroU64;
+
+use hashbrown::HashTable;
 
 use super::{Dir, Node, split};
 use crate::s3::{ObjectMeta, ObjectVersion};
@@ -18,11 +21,129 @@ pub struct Inodes {
     table: Mutex<Table>,
 }
 
+/// Two tables of the same inodes. There may be millions, and this is what they take beside the versions
+/// themselves.
 #[derive(Debug, Default)]
 struct Table {
-    by_number: HashMap<NonZeroU64, (Node, u64)>,
+    /// By number, which are given in turn: rows of [`ROW`], without those in which nothing is remembered.
+    rows: HashMap<u64, Box<Row>>,
     /// By key, or by prefix with its final `/`: the version that was looked up last.
-    by_path: HashMap<Arc<str>, NonZeroU64>,
+    by_path: HashTable<Named>,
+    paths: RandomState,
+    len: usize,
+}
+
+const ROW: u64 = 64;
+
+/// Inodes whose numbers follow one another, each with how often the kernel has looked it up.
+#[derive(Debug)]
+struct Row([Option<(Node, u64)>; ROW as usize]);
+
+/// A number with the hash of its path, so that the table grows without a look at all paths; in 12 bytes.
+#[derive(Clone, Copy, Debug)]
+struct Named {
+    hash: u32,
+    number: [u32; 2],
+}
+
+impl Named {
+    fn new(hash: u32, number: NonZeroU64) -> Self {
+        let number = number.get();
+        Self {
+            hash,
+            number: [(number >> 32) as u32, number as u32],
+        }
+    }
+
+    fn number(&self) -> Option<NonZeroU64> {
+        let [high, low] = self.number.map(u64::from);
+        NonZeroU64::new(high << 32 | low)
+    }
+}
+
+/// The table wants all 64 bits.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+impl Table {
+    fn get(&self, number: NonZeroU64) -> Option<&Node> {
+        let row = self.rows.get(&(number.get() / ROW))?;
+        let inode = row.0[(number.get() % ROW) as usize].as_ref();
+        inode.map(|(node, _)| node)
+    }
+
+    fn hash(&self, path: &str) -> u32 {
+        self.paths.hash_one(path) as u32
+    }
+
+    fn find(&self, path: &str) -> Option<&Node> {
+        let hash = self.hash(path);
+        let is_it = |named: &Named| named.hash == hash && self.has_path(named, path);
+        let named = self.by_path.find(spread(hash), is_it)?;
+        self.get(named.number()?)
+    }
+
+    fn has_path(&self, named: &Named, path: &str) -> bool {
+        let node = named.number().and_then(|number| self.get(number));
+        node.is_some_and(|node| **node.path() == *path)
+    }
+
+    fn remember(&mut self, node: &Node) {
+        let number = node.number();
+        let row = self.rows.entry(number.get() / ROW);
+        let row = row.or_insert_with(|| Box::new(Row([const { None }; ROW as usize])));
+        match &mut row.0[(number.get() % ROW) as usize] {
+            Some((_, lookups)) => *lookups += 1,
+            none => {
+                *none = Some((node.clone(), 1));
+                self.len += 1;
+            }
+        }
+        let path = &**node.path();
+        let named = Named::new(self.hash(path), number);
+        let mut by_path = std::mem::take(&mut self.by_path);
+        let entry = by_path.entry(
+            spread(named.hash),
+            |known| known.hash == named.hash && self.has_path(known, path),
+            |known| spread(known.hash),
+        );
+        *entry.or_insert(named).get_mut() = named;
+        self.by_path = by_path;
+    }
+
+    fn forget(&mut self, number: NonZeroU64, lookups: u64) {
+        let Some(row) = self.rows.get_mut(&(number.get() / ROW)) else {
+            return;
+        };
+        let inode = &mut row.0[(number.get() % ROW) as usize];
+        match inode {
+            None => return,
+            Some((_, left)) if *left > lookups => {
+                *left -= lookups;
+                return;
+            }
+            Some(_) => {}
+        }
+        let Some((node, _)) = inode.take() else {
+            return;
+        };
+        self.len -= 1;
+        if row.0.iter().all(Option::is_none) {
+            self.rows.remove(&(number.get() / ROW));
+        }
+        // Of its path another version may have been looked up since.
+        let is_it = |named: &Named| named.number() == Some(number);
+        let hash = spread(self.hash(node.path()));
+        if let Ok(named) = self.by_path.find_entry(hash, is_it) {
+            named.remove();
+        }
+    }
+
+    fn shrink(&mut self) {
+        self.rows.shrink_to_fit();
+        self.by_path.shrink_to_fit(|named| spread(named.hash));
+    }
 }
 
 impl Inodes {
@@ -52,8 +173,7 @@ impl Inodes {
         if number == ROOT {
             return Some(Node::Directory(self.root()));
         }
-        let table = lock(&self.table);
-        table.by_number.get(&number).map(|(node, _)| node.clone())
+        lock(&self.table).get(number).cloned()
     }
 
     /// The number of a key or prefix that the kernel remembers.
@@ -61,7 +181,7 @@ impl Inodes {
         if *path == *self.root.prefix {
             return Some(ROOT);
         }
-        lock(&self.table).by_path.get(path).copied()
+        lock(&self.table).find(path).map(Node::number)
     }
 
     /// All that the kernel remembers, by the number of the directory and the name in it.
@@ -69,55 +189,37 @@ impl Inodes {
         let table = lock(&self.table);
         let parent = |prefix: &str| match *prefix == *self.root.prefix {
             true => Some(ROOT),
-            false => table.by_path.get(prefix).copied(),
+            false => table.find(prefix).map(Node::number),
         };
-        let paths = table.by_path.keys().map(|path| split(path));
+        let numbers = table.by_path.iter().filter_map(Named::number);
+        let nodes = numbers.filter_map(|number| table.get(number));
+        let paths = nodes.map(|node| split(node.path()));
         let names = paths.map(|(prefix, name)| Some((parent(prefix)?, name.to_owned())));
         names.flatten().collect()
     }
 
     /// Notes that the kernel looked `node` up once more.
     pub fn remember(&self, node: &Node) {
-        let number = node.number();
-        if number == ROOT {
-            return;
+        if node.number() != ROOT {
+            lock(&self.table).remember(node);
         }
-        let mut table = lock(&self.table);
-        let new = || (node.clone(), 0);
-        table.by_number.entry(number).or_insert_with(new).1 += 1;
-        table.by_path.insert(Arc::clone(node.path()), number);
     }
 
     /// Gives back `lookups` of the inode `number`.
     pub fn forget(&self, number: u64, lookups: u64) {
-        let Some(number) = NonZeroU64::new(number) else {
-            return;
-        };
-        let mut table = lock(&self.table);
-        let Some((node, left)) = table.by_number.get_mut(&number) else {
-            return;
-        };
-        *left = left.saturating_sub(lookups);
-        if *left > 0 {
-            return;
-        }
-        let path = Arc::clone(node.path());
-        table.by_number.remove(&number);
-        if table.by_path.get(&path) == Some(&number) {
-            table.by_path.remove(&path);
+        if let Some(number) = NonZeroU64::new(number) {
+            lock(&self.table).forget(number, lookups);
         }
     }
 
     /// Gives back the room of inodes that are forgotten.
     pub(super) fn shrink(&self) {
-        let mut table = lock(&self.table);
-        table.by_number.shrink_to_fit();
-        table.by_path.shrink_to_fit();
+        lock(&self.table).shrink();
     }
 
     /// How many inodes the kernel remembers, the root not counted.
     pub fn len(&self) -> usize {
-        lock(&self.table).by_number.len()
+        lock(&self.table).len
     }
 
     /// Whether the kernel remembers none but the root.
@@ -151,9 +253,7 @@ impl Inodes {
     }
 
     fn by_path(&self, path: &str) -> Option<Node> {
-        let table = lock(&self.table);
-        let number = table.by_path.get(path)?;
-        table.by_number.get(number).map(|(node, _)| node.clone())
+        lock(&self.table).find(path).cloned()
     }
 
     fn number(&self) -> NonZeroU64 {
@@ -188,6 +288,42 @@ mod tests {
         assert_ne!(second.number, first.number);
         inodes.forget(2, 1);
         assert!(inodes.get(2).is_none() && inodes.is_empty());
+    }
+
+    #[test]
+    fn an_older_version_that_is_forgotten_leaves_the_newer_one() {
+        let inodes = Inodes::new(Arc::from(""));
+        let versions = ["1", "2"].map(|etag| {
+            let version = inodes.version("a/b", meta(etag));
+            inodes.remember(&Node::File(Arc::clone(&version)));
+            version
+        });
+        let [first, second] = versions.map(|version| version.number.get());
+        assert_eq!(inodes.len(), 2);
+        inodes.forget(first, 1);
+        assert_eq!(inodes.number_of("a/b"), NonZeroU64::new(second));
+        inodes.forget(second, 1);
+        assert_eq!(inodes.number_of("a/b"), None);
+        assert_eq!(inodes.names(), []);
+    }
+
+    #[test]
+    fn thousands_are_found_by_number_and_by_path_and_given_back() {
+        let inodes = Inodes::new(Arc::from(""));
+        let key = |i: u64| format!("dir/{i}");
+        for i in 0..5000 {
+            inodes.remember(&Node::File(inodes.version(&key(i), meta("e"))));
+        }
+        for i in (0..5000).filter(|i| i % 7 > 0) {
+            inodes.forget(i + 2, 1);
+        }
+        inodes.shrink();
+        for i in 0..5000 {
+            let number = (i % 7 == 0).then(|| NonZeroU64::new(i + 2).expect("not 0"));
+            assert_eq!(inodes.number_of(&key(i)), number);
+            assert_eq!(inodes.get(i + 2).map(|node| node.number()), number);
+        }
+        assert_eq!(inodes.len(), 715);
     }
 
     #[test]

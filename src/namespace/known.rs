@@ -122,8 +122,8 @@ pub(super) struct Directory {
 const EMPTY_BYTES: u64 = 300;
 /// What an interval costs: two bounds, tree node, vector.
 const INTERVAL_BYTES: u64 = 150;
-/// What a file costs beside its key: version, reference counts, ETag, allocations.
-const FILE_BYTES: u64 = 200;
+/// What a file costs beside its key: version with its ETag, reference counts, allocations.
+const FILE_BYTES: u64 = 160;
 /// What a directory costs beside its prefix.
 const DIRECTORY_BYTES: u64 = 80;
 

@@ -31,8 +31,8 @@ impl S3 {
         range: ByteRange,
         attempt: &Attempt,
     ) -> Result<ByteStream, Failure> {
-        let asked = range.to_string();
-        let headers = [("range", asked.as_str()), ("if-match", etag.as_str())];
+        let (asked, etag_text) = (range.to_string(), etag.to_string());
+        let headers = [("range", asked.as_str()), ("if-match", &etag_text)];
         let target = path(key);
         let answer = self.sender.send(Method::Get, &target, &headers, attempt);
         let answer = answer.await?;
@@ -60,7 +60,8 @@ impl S3 {
         size: u64,
         attempt: &Attempt,
     ) -> Result<(ByteStream, Option<Checksum>), Failure> {
-        let headers = [("if-match", etag.as_str()), checksum::ASK];
+        let etag_text = etag.to_string();
+        let headers = [("if-match", etag_text.as_str()), checksum::ASK];
         let target = path(key);
         let answer = self.sender.send(Method::Get, &target, &headers, attempt);
         let answer = answer.await?;
@@ -127,7 +128,7 @@ impl S3 {
 fn check_version(answer: &HttpResponse, etag: &ETag) -> Result<(), Failure> {
     match answer.headers().get("etag") {
         None => Err(Failure::Transient("a GET without ETag".to_owned())),
-        Some(got) if got != etag.as_str() => Err(Failure::changed()),
+        Some(got) if ETag::from(got) != *etag => Err(Failure::changed()),
         Some(_) => Ok(()),
     }
 }

@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(keys, ["a/my-image+1.jpg", "a/&&", "a/z"]);
         let meta = |i: usize| &list.contents[i].1;
         assert_eq!(
-            meta(0).etag.as_str(),
+            meta(0).etag.to_string(),
             "\"fba9dede5f27731c9771645a39863328\""
         );
         assert_eq!(meta(0).size, 434_234);
