@@ -1,6 +1,7 @@
 //! The table of options.
 
-use std::fs::{self};
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 
 use super::*;
@@ -116,4 +117,22 @@ fn every_test_that_the_documents_name_is_there() {
         assert!(is_there, "{name} is no test");
     }
     assert!(named >= 25, "{named}");
+}
+
+/// docs/reliability.md says what holds for whatever is fuzzed.
+#[test]
+fn every_fuzz_target_is_in_the_documents() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = fs::read_to_string(root.join("docs/reliability.md")).expect("the document");
+    let told: BTreeSet<&str> = document
+        .lines()
+        .filter(|line| line.contains("::parsers::"))
+        .filter_map(|row| row.rsplit('|').nth(1))
+        .flat_map(|targets| targets.split('`').skip(1).step_by(2))
+        .collect();
+    let files = fs::read_dir(root.join("fuzz/fuzz_targets")).expect("a directory");
+    let names = files.map(|file| file.expect("a file").path().with_extension(""));
+    let names: Vec<_> = names.collect();
+    let names = names.iter().map(|path| path.file_name()?.to_str());
+    assert_eq!(told, names.map(|name| name.expect("UTF-8")).collect());
 }
