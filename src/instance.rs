@@ -10,6 +10,8 @@ use crate::network;
 
 /// The service is on the machine's own host: it answers in milliseconds, or not at all.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// A token has 56 bytes, a region some ten. What else answers there may send without end.
+const MOST: usize = 1024;
 /// Where it is on every instance; AWS's SDKs let this variable say otherwise.
 const ENDPOINT: &str = "http://169.254.169.254";
 const ENDPOINT_VARIABLE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
@@ -32,26 +34,29 @@ pub async fn region() -> Option<String> {
     asked
         .inspect_err(|error| tracing::debug!("no instance metadata: {error}"))
         .ok()
+        .flatten()
         .filter(|region| is_region(region))
 }
 
-async fn ask(endpoint: &str) -> reqwest::Result<String> {
+/// What the service says; `None` if that is too much to be a region.
+async fn ask(endpoint: &str) -> reqwest::Result<Option<String>> {
     let client = network::http_client().no_proxy().build()?;
     let token = client
         .put(format!("{endpoint}/latest/api/token"))
-        .header("x-aws-ec2-metadata-token-ttl-seconds", "60")
-        .send()
-        .await?
-        .error_for_status()?
-        .text()
-        .await?;
+        .header("x-aws-ec2-metadata-token-ttl-seconds", "60");
+    let Some(token) = text(token).await? else {
+        return Ok(None);
+    };
     let region = client
         .get(format!("{endpoint}/latest/meta-data/placement/region"))
-        .header("x-aws-ec2-metadata-token", token)
-        .send()
-        .await?
-        .error_for_status()?;
-    region.text().await
+        .header("x-aws-ec2-metadata-token", token);
+    text(region).await
+}
+
+async fn text(request: reqwest::RequestBuilder) -> reqwest::Result<Option<String>> {
+    let answer = request.send().await?.error_for_status()?;
+    let body = network::body_up_to(answer, MOST).await?;
+    Ok(body.and_then(|body| String::from_utf8(body).ok()))
 }
 
 /// Whatever else answers there (a captive portal, a proxy) must not get into messages.

@@ -61,6 +61,25 @@ pub fn http_client() -> reqwest::ClientBuilder {
         .referer(false)
 }
 
+/// The whole body of an answer; `None` where it is larger than `most`, which is all of it that is ever
+/// held.
+///
+/// # Errors
+/// As the connection fails.
+pub async fn body_up_to(
+    mut response: reqwest::Response,
+    most: usize,
+) -> reqwest::Result<Option<Vec<u8>>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > most {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
+}
+
 /// A URL that must not be used.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{url} cannot be used: {why}")]

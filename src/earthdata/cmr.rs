@@ -195,7 +195,7 @@ impl Cmr<'_> {
             let host = self.host.clone();
             Failure::Transient(CmrError::Unreachable { host, why }, None)
         };
-        let mut response = request.send().await.map_err(unreachable)?;
+        let response = request.send().await.map_err(unreachable)?;
         let headers = response.headers().clone();
         match response.status() {
             StatusCode::OK if said(&headers, "cmr-time-out") == Some("true") => {
@@ -217,14 +217,11 @@ impl Cmr<'_> {
                 return Err(Failure::Final(self.not_cmr(&what)));
             }
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            if body.len() + chunk.len() > MAX_PAGE {
-                let what = format!("a page of more than {} MiB", MAX_PAGE >> 20);
-                return Err(Failure::Final(self.not_cmr(&what)));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = network::body_up_to(response, MAX_PAGE).await;
+        let body = body.map_err(unreachable)?.ok_or_else(|| {
+            let what = format!("a page of more than {} MiB", MAX_PAGE >> 20);
+            Failure::Final(self.not_cmr(&what))
+        })?;
         let page = serde_json::from_slice(&body).map_err(|_| {
             Failure::Final(self.not_cmr("something that is no list of collections"))
         })?;

@@ -159,21 +159,18 @@ async fn answer(url: &Url, request: reqwest::RequestBuilder) -> Result<Answer, E
         endpoint: shown(url),
         why: causes(&e.without_url()),
     };
-    let mut response = request.send().await.map_err(unreachable)?;
+    let response = request.send().await.map_err(unreachable)?;
     let header = |name| response.headers().get(name).and_then(|v| v.to_str().ok());
     let location = header(LOCATION).and_then(|text| location(url, text));
     let date = header(reqwest::header::DATE).and_then(|d| httpdate::parse_http_date(d).ok());
     let status = response.status().as_u16();
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-        if body.len() + chunk.len() > MAX_BODY {
-            return Err(Error::NotCredentials {
-                endpoint: shown(url),
-                what: format!("more than {} KiB", MAX_BODY / 1024),
-            });
-        }
-        body.extend_from_slice(&chunk);
-    }
+    let body = network::body_up_to(response, MAX_BODY).await;
+    let body = body
+        .map_err(unreachable)?
+        .ok_or_else(|| Error::NotCredentials {
+            endpoint: shown(url),
+            what: format!("more than {} KiB", MAX_BODY / 1024),
+        })?;
     let body = String::from_utf8(body)
         .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
     Ok(Answer {

@@ -1,5 +1,7 @@
 //! What is said when a login does not lead to credentials, or S3 does not take them.
 
+use std::io::Write;
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use mock_earthdata::{
@@ -8,7 +10,7 @@ use mock_earthdata::{
 };
 
 use crate::failing::{mountpoint, refusal, says, small_world, with_password, with_token};
-use crate::scripted::{Scripted, header, reply};
+use crate::scripted::{Scripted, header, read_head, reply};
 use crate::support::{BUCKET, Mount, fails, program, program_at, world_with};
 
 #[test]
@@ -302,6 +304,43 @@ fn instance_metadata_that_do_not_answer() {
     says(&message, &["cannot be learned", "us-west-2"]);
     assert!(begin.elapsed() < Duration::from_secs(30));
     assert_eq!(silent.heads().len(), 1);
+}
+
+/// What sends without end at the address of instance metadata fills no memory: it is let go after the first
+/// piece, when no more is sent than sockets hold.
+#[test]
+fn instance_metadata_without_end() {
+    let world = denying_world();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let sending = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let head = read_head(&stream).expect("a request");
+        assert!(head.starts_with("PUT "), "{head}");
+        let begun = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+        begun.expect("it reads that much");
+        let piece = [b'x'; 64 << 10];
+        let mut sent = 0_u64;
+        while let Ok(length @ 1..) = stream.write(&piece) {
+            sent += length as u64;
+        }
+        sent
+    });
+    says(&denial(&world, &url), &["cannot be learned", "us-west-2"]);
+    let sent = sending.join().expect("a count");
+    assert!(sent < 32 << 20, "{sent} bytes were taken");
+}
+
+/// What is no token by its length is not believed, whatever comes next.
+#[test]
+fn instance_metadata_that_say_too_much() {
+    let world = denying_world();
+    let talkative = Scripted::start("127.0.0.1", |head| match head.starts_with("PUT ") {
+        true => reply("200 OK", "", &"x".repeat(1025)),
+        false => reply("200 OK", "", "eu-central-1"),
+    });
+    says(&denial(&world, &talkative.url()), &["cannot be learned"]);
+    assert_eq!(talkative.heads().len(), 1);
 }
 
 #[test]
