@@ -56,6 +56,8 @@ targets! {
     listing => crate::namespace::parsers::listing,
     /// A file of keys (`--keys`).
     key_list => crate::namespace::parsers::key_list,
+    /// `Host` of a request for credentials.
+    host_header => crate::tools::parsers::host_header,
     /// What to mount.
     source => crate::mount::parsers::source,
     /// Options behind `-o`, an argument a line.

@@ -4,6 +4,8 @@
 pub mod buckets;
 pub mod check;
 pub mod credentials;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod parsers;
 pub mod serve;
 
 use std::io;

@@ -242,8 +242,15 @@ impl Desk {
 
 fn is_for_this_machine(headers: &HeaderMap) -> bool {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let url = host.and_then(|host| Url::parse(&format!("http://{host}/")).ok());
-    url.is_some_and(|url| network::is_loopback(&url))
+    host.is_some_and(names_this_machine)
+}
+
+/// Whether `HOST` or `HOST:PORT` is an address or name that no other machine has.
+pub(super) fn names_this_machine(host: &str) -> bool {
+    // URLs have names before the host and paths behind it; a `Host` header has not.
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b".-:[]".contains(&b);
+    let url = Url::parse(&format!("http://{host}/"));
+    host.bytes().all(is_plain) && url.is_ok_and(|url| network::is_loopback(&url))
 }
 
 /// An error as AWS's libraries read it.

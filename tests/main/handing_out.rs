@@ -286,6 +286,8 @@ fn served_credentials_have_the_container_format_and_need_the_token() {
     for wrong in [
         "evil.example.org",
         "127.0.0.1.example.org",
+        "evil.example.org@127.0.0.1",
+        "127.0.0.1/evil.example.org",
         "169.254.169.254",
     ] {
         let (status, body) = server.get(wrong, &token);
