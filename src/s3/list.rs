@@ -1,5 +1,8 @@
 //! ListObjectsV2, a page at a time.
 
+use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
+
 use super::client::S3;
 use super::error::{Error, Failure, plain};
 use super::list_xml;
@@ -61,16 +64,50 @@ impl Page {
     }
 }
 
+/// Pages without entries that are read on one after another. In time, the operation's deadline is the bound.
+const MOST_EMPTY: usize = 1000;
 /// A page has at most 1,000 keys of at most 1,024 bytes, each byte encoded as three.
 const MAX_PAGE: usize = 8 << 20;
 
 impl S3 {
-    /// Lists one page.
+    /// Lists one page, which has entries unless it is the last. A page of S3 without entries, as it may
+    /// answer with where very many objects were deleted, is read on.
     ///
     /// # Errors
     /// [`Error::Protocol`] where the answer contradicts the query; the others as S3 says.
     pub async fn list(&self, query: ListQuery<'_>, request: &Request) -> Result<Page, Error> {
-        tracing::trace!(?query, "LIST");
+        let mut from = query.from;
+        let mut token: String;
+        // Hashes: tokens are as long as a server likes.
+        let hasher = RandomState::new();
+        let mut seen = HashSet::new();
+        if let From::Token(token) = from {
+            seen.insert(hasher.hash_one(token));
+        }
+        for _ in 0..MOST_EMPTY {
+            let page = self.page(&query, from, request).await?;
+            token = match page.next_token {
+                Some(token) if page.objects.is_empty() && page.prefixes.is_empty() => token,
+                _ => return Ok(page),
+            };
+            if !seen.insert(hasher.hash_one(&token)) {
+                let why = "a list that does not go on".to_owned();
+                return Err(Error::Protocol(why));
+            }
+            from = From::Token(&token);
+        }
+        let why = format!("a list with {MOST_EMPTY} pages without entries");
+        Err(Error::Protocol(why))
+    }
+
+    /// One page of S3 for `query`, from `from` on.
+    async fn page(
+        &self,
+        query: &ListQuery<'_>,
+        from: From<'_>,
+        request: &Request,
+    ) -> Result<Page, Error> {
+        tracing::trace!(?query, ?from, "LIST");
         let max_keys = query.max_keys.to_string();
         let mut parameters = vec![
             ("list-type", "2"),
@@ -82,7 +119,7 @@ impl S3 {
         if query.delimited {
             parameters.push(("delimiter", "/"));
         }
-        match query.from {
+        match from {
             From::Start => {}
             From::After(key) => parameters.push(("start-after", key)),
             From::Token(token) => parameters.push(("continuation-token", token)),
@@ -100,7 +137,7 @@ impl S3 {
             };
             let xml = hedges.first_of(request.class, send, || self.free_connection());
             let page = read(&xml.await?)?;
-            check(&page, &query)?;
+            check(&page, query)?;
             Ok(page)
         };
         Ok(self.retried(request, list).await?.0)
@@ -179,8 +216,6 @@ pub(super) fn check(page: &Page, query: &ListQuery<'_>) -> Result<(), Failure> {
         || prefixes().any(|p| !query.delimited || gathered(p) != Some(p.len()))
     {
         "not gathered at its slashes"
-    } else if page.next_token.is_some() && page.last().is_none() {
-        "empty and not the last"
     } else {
         return Ok(());
     };

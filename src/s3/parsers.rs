@@ -171,12 +171,11 @@ fn check_page(page: &Page, query: &ListQuery<'_>) {
             );
         }
     }
-    assert!(page.next_token.is_none() || !all.is_empty());
 }
 
-/// Whether the check lets a page pass.
+/// Whether a page is one that a listing may have: it passes the check, and says more than that there is more.
 pub(crate) fn passes(page: &Page, query: &ListQuery<'_>) -> bool {
-    check(page, query).is_ok()
+    check(page, query).is_ok() && (page.next_token.is_none() || page.last().is_some())
 }
 
 pub(crate) fn list_page(text: &str) {
@@ -314,6 +313,35 @@ pub(crate) fn asked_for(request: &HttpRequest) -> Asked {
     }
 }
 
+/// What a server answers that tells the truth about `keys`, in pages of up to `most` of them, with so many
+/// pages before each that have no entries.
+pub(crate) fn true_answer(
+    keys: &BTreeSet<String>,
+    request: &HttpRequest,
+    most: usize,
+    empty: usize,
+) -> String {
+    let asked = asked_for(request);
+    // How many are still to come, then `t` for a token of the honest page or `s` for a start, which follows.
+    let token = asked.token.unwrap_or(format!("{empty}~s{}", asked.after));
+    let (left, place) = token.split_once('~').expect("a token of ours");
+    let (left, (kind, place)) = (left.parse().unwrap_or(0), place.split_at(1));
+    if left > 0 {
+        let next_token = Some(format!("{}~{kind}{place}", left - 1));
+        return xml_of(&Page {
+            next_token,
+            ..Page::default()
+        });
+    }
+    let mut query = query(asked.is_delimited, &asked.prefix, place);
+    if kind == "t" {
+        query.from = From::Token(place);
+    }
+    let mut page = honest(keys, &query, most.min(asked.max_keys));
+    page.next_token = page.next_token.map(|token| format!("{empty}~t{token}"));
+    xml_of(&page)
+}
+
 /// The XML comes behind the first line, which says what is asked for.
 pub(crate) fn list_answer(text: &str) {
     let (delimited, prefix, after) = query_of(text);
@@ -323,6 +351,7 @@ pub(crate) fn list_answer(text: &str) {
     match run(async { s3.list(query, &impatient()).await }) {
         Ok(page) => {
             check_page(&page, &query);
+            assert!(page.next_token.is_none() || page.last().is_some());
             for object in &page.objects {
                 let time = humantime::format_rfc3339_seconds(object.meta.last_modified);
                 check_message(&time.to_string());
@@ -480,6 +509,47 @@ mod tests {
         "\u{9b}",
         "\n",
     ];
+
+    /// Lists a bucket whose server answers each request with no entries and the next of `tokens`; what comes
+    /// of it, and how often it was asked.
+    fn list_of_empty_pages(
+        mut tokens: impl Iterator<Item = String> + Send + 'static,
+    ) -> (Result<Page, Error>, usize) {
+        let asked = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&asked);
+        let s3 = client_of(move |_| {
+            *lock(&counted) += 1;
+            xml_of(&Page {
+                next_token: tokens.next(),
+                ..Page::default()
+            })
+        });
+        let request = Request::demand(Duration::from_secs(3600));
+        let listed = run(async { s3.list(query(true, "", ""), &request).await });
+        let asked = *lock(&asked);
+        (listed, asked)
+    }
+
+    #[test]
+    fn pages_without_entries_are_read_on_but_not_for_ever() {
+        let tokens = |count: usize| (0..count).map(|i| format!("t{i}"));
+        let (listed, asked) = list_of_empty_pages(tokens(999));
+        let page = listed.expect("an empty list");
+        assert!(page.last().is_none() && page.next_token.is_none());
+        assert_eq!(asked, 1000);
+        for (tokens, expected) in [
+            (
+                Box::new(tokens(usize::MAX)) as Box<dyn Iterator<Item = String> + Send>,
+                1000,
+            ),
+            (Box::new(tokens(1).cycle()), 2),
+            (Box::new(tokens(5).cycle()), 6),
+        ] {
+            let (listed, asked) = list_of_empty_pages(tokens);
+            assert!(matches!(listed, Err(Error::Protocol(_))), "{listed:?}");
+            assert_eq!(asked, expected);
+        }
+    }
 
     proptest! {
         #[test]

@@ -118,6 +118,7 @@ fn of_listings_that_pass_are_not_noticed() {
     faults.retain(|(name, _)| *name != "missing-etag");
     faults.push(("not-xml", Fault::NotXml));
     faults.push(("cut-xml", Fault::CutXml));
+    faults.push(("empty-page", Fault::EmptyPage));
     let world = world_of(&faults, 1, ListAccess::Everywhere);
     let mount = Mount::with_args(&world, &["--operation-timeout", "40"]);
     assert_eq!(mount.names("").len(), faults.len());
@@ -221,6 +222,7 @@ fn of_listings_that_last_end_in_time() {
         ("cut-xml", Fault::CutXml),
         ("reset-after", Fault::ResetAfter(10)),
         ("stall-before", Fault::StallBefore(None)),
+        ("empty-page", Fault::EmptyPage),
         ("repeat-token", Fault::RepeatToken),
         ("loop-token", Fault::LoopToken),
         ("unordered", Fault::Unordered),

@@ -1,6 +1,6 @@
 //! Directories: their size, their nesting, and how many requests they cost.
 
-use mock_earthdata::{Content, Op, World};
+use mock_earthdata::{Content, Fault, FaultRule, Op, World};
 
 use crate::support::{BUCKET, Mount, world};
 
@@ -28,6 +28,38 @@ fn directories_of_0_1_1000_1001_and_25000_entries() {
         let most = pages + other + splits;
         assert!(lists(&world) <= most, "{count}: {} LISTs", lists(&world));
     }
+}
+
+/// S3 may answer so where very many objects were deleted from a bucket that keeps old versions.
+#[test]
+fn pages_without_entries_hide_no_name() {
+    let world = world(flat(2500).chain([("deep/a/b.nc".to_owned(), "b")]));
+    let mount = Mount::new(&world);
+    world.script(FaultRule::on(Op::List).every(3).fault(Fault::EmptyPage));
+    world.script(FaultRule::on(Op::List).times(50).fault(Fault::EmptyPage));
+    assert_eq!(mount.read("deep/a/b.nc"), b"b");
+    assert_eq!(mount.read("flat/002499.nc"), b"x");
+    let absent = std::fs::metadata(mount.path("flat/2")).expect_err("absent");
+    assert_eq!(absent.kind(), std::io::ErrorKind::NotFound);
+    let expected: Vec<_> = (0..2500).map(|i| format!("{i:06}.nc")).collect();
+    assert!(mount.names("flat") == expected);
+    assert_eq!(mount.names(""), ["deep", "flat"]);
+    assert!(world.fired()[0] > 20, "{:?}", world.rule_counts());
+    assert_eq!(world.fired()[1], 50, "{:?}", world.rule_counts());
+}
+
+/// A server that has nothing but more pages is not asked for ever.
+#[test]
+fn pages_without_entries_come_to_an_end() {
+    let world = world(flat(3));
+    let mount = Mount::new(&world);
+    world.script(FaultRule::on(Op::List).key("flat/").fault(Fault::EmptyPage));
+    let listed = std::fs::read_dir(mount.path("flat")).and_then(|mut all| all.next().transpose());
+    let error = listed.expect_err("no names");
+    assert_eq!(error.raw_os_error(), Some(libc::EIO), "{}", mount.log());
+    mount.log_with("pages without entries");
+    world.clear_faults();
+    assert_eq!(mount.names("flat").len(), 3);
 }
 
 #[test]

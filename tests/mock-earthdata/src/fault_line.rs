@@ -105,7 +105,7 @@ fn parse_fault(text: &str) -> Result<Fault, String> {
 }
 
 /// The faults that need no value, by name.
-const PLAIN: [(&str, Fault); 19] = [
+const PLAIN: [(&str, Fault); 20] = [
     ("slow-down", Fault::SlowDown),
     ("internal-error", Fault::InternalError),
     ("access-denied", Fault::AccessDenied),
@@ -119,6 +119,7 @@ const PLAIN: [(&str, Fault); 19] = [
     ("ignore-range", Fault::IgnoreRange),
     ("not-xml", Fault::NotXml),
     ("cut-xml", Fault::CutXml),
+    ("empty-page", Fault::EmptyPage),
     ("repeat-token", Fault::RepeatToken),
     ("loop-token", Fault::LoopToken),
     ("unordered", Fault::Unordered),

@@ -46,6 +46,9 @@ pub enum Fault {
     NotXml,
     /// 200 and XML that ends in the middle; `Content-Length` fits.
     CutXml,
+    /// A page without entries that is not the last, as where very many objects were deleted: `NextContinuationToken`,
+    /// another one each time, leads to where this page would have begun.
+    EmptyPage,
     /// `NextContinuationToken` leads to the same page again.
     RepeatToken,
     /// `NextContinuationToken` leads to the first page, from every page but the first one of several.
@@ -95,6 +98,7 @@ impl Fault {
             self,
             Self::NotXml
                 | Self::CutXml
+                | Self::EmptyPage
                 | Self::RepeatToken
                 | Self::LoopToken
                 | Self::Unordered
@@ -170,8 +174,8 @@ impl From<Op> for Ops {
 /// - WHEN: `[SKIP+]TIMES[/EVERY]`, where TIMES may be `*`, for ever: `3`, `*`, `2+1`, `*/10`;
 /// - FAULT: `slow-down`, `internal-error`, `access-denied`, `explicit-deny`, `expired`, `time-too-skewed`, `other-region=REGION`,
 ///   `archived`, `changed-etag`, `missing-etag`, `flip-byte[=OFFSET]`, `wrong-content-range`, `ignore-range`, `not-xml`,
-///   `cut-xml`, `repeat-token`, `loop-token`, `unordered`, `hostile-keys`, `hostile-fields`, `reset-before`,
-///   `reset-after=BYTES`, `cut-after=BYTES`, `extra-bytes=BYTES`, `stall-before[=SECONDS]`,
+///   `cut-xml`, `empty-page`, `repeat-token`, `loop-token`, `unordered`, `hostile-keys`, `hostile-fields`,
+///   `reset-before`, `reset-after=BYTES`, `cut-after=BYTES`, `extra-bytes=BYTES`, `stall-before[=SECONDS]`,
 ///   `stall-after=BYTES[,SECONDS]`, `trickle=BYTES_PER_SECOND`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FaultRule {

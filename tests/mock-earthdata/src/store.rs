@@ -113,23 +113,34 @@ pub(crate) enum After {
     Key(String),
     /// Behind every key that begins with this.
     Prefix(String),
+    /// There, by a token that is another each time.
+    Again(Box<After>),
 }
 
 impl After {
     /// As an opaque continuation token.
     pub(crate) fn token(&self) -> String {
-        let (kind, last) = match self {
-            Self::Nothing => ('n', ""),
-            Self::Key(key) => ('k', key.as_str()),
-            Self::Prefix(prefix) => ('p', prefix.as_str()),
-        };
-        URL_SAFE_NO_PAD.encode(format!("{kind}{last}"))
+        URL_SAFE_NO_PAD.encode(self.text())
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Nothing => "n".to_owned(),
+            Self::Key(key) => format!("k{key}"),
+            Self::Prefix(prefix) => format!("p{prefix}"),
+            Self::Again(place) => format!("a{:016x}{}", fastrand::u64(..), place.text()),
+        }
     }
 
     /// None if the token is not one of ours.
     pub(crate) fn from_token(token: &str) -> Option<Self> {
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
+        Self::from_text(&text)
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
         match text.split_at_checked(1)? {
+            ("a", again) => Self::from_text(again.get(16..)?),
             ("n", "") => Some(Self::Nothing),
             ("k", key) => Some(Self::Key(key.to_owned())),
             ("p", prefix) => Some(Self::Prefix(prefix.to_owned())),
@@ -238,6 +249,7 @@ impl Holding {
 fn first(prefix: &str, after: &After) -> Option<Bound<String>> {
     let behind = match after {
         After::Nothing => return Some(Bound::Included(prefix.to_owned())),
+        After::Again(place) => return first(prefix, place),
         After::Key(key) => Bound::Excluded(key.clone()),
         After::Prefix(common) => Bound::Included(successor(common)?),
     };

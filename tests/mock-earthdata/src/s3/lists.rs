@@ -88,6 +88,13 @@ impl Listing {
     fn broken(&self, mut page: Page, after: &After, hit: Option<&Hit>) -> Listed {
         if let Some(hit) = hit {
             match hit.fault() {
+                Fault::EmptyPage => {
+                    hit.fires();
+                    page = Page {
+                        next: Some(After::Again(Box::new(after.clone()))),
+                        ..Page::default()
+                    };
+                }
                 Fault::RepeatToken => {
                     hit.fires();
                     page.next = Some(after.clone());

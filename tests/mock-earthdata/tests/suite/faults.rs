@@ -167,6 +167,12 @@ async fn tokens_that_lead_nowhere() {
         world.script(FaultRule::on(Op::List).skip(1).fault(Fault::RepeatToken));
         assert_eq!(walk(4).await, ["ab", "c", "c", "c"]);
         world.clear_faults();
+        world.script(FaultRule::on(Op::List).times(3).fault(Fault::EmptyPage));
+        assert_eq!(walk(5).await, ["", "", "", "ab", "c"]);
+        world.clear_faults();
+        world.script(FaultRule::on(Op::List).every(2).fault(Fault::EmptyPage));
+        assert_eq!(walk(3).await, ["ab", "", "c"]);
+        world.clear_faults();
         world.script(FaultRule::on(Op::List).fault(Fault::LoopToken));
         assert_eq!(walk(4).await, ["ab", "c", "ab", "c"]);
         assert_eq!(world.fired(), [2]);
