@@ -295,9 +295,14 @@ pub(crate) fn urls(text: &str) {
     }
     match Authority::parse(text) {
         Ok(authority) => {
-            let url: Url = format!("https://{text}/x").parse().expect("a URL");
+            let bare = Authority::bare(text);
+            let url: Url = format!("https://{bare}/x").parse().expect("a URL");
             assert_eq!(url.host_str(), Some(authority.host()));
-            assert!(authority.as_str().eq_ignore_ascii_case(text) && url.path() == "/x");
+            assert!(authority.as_str().eq_ignore_ascii_case(bare) && url.path() == "/x");
+            // However it is written, it is the host that a browser goes to.
+            let scheme = if text.contains("://") { "" } else { "https://" };
+            let browsed: Url = format!("{scheme}{text}").parse().expect("a URL");
+            assert!(Authority::of(&browsed) == authority && browsed.path() == "/");
             assert!(Authority::of(&url) == authority);
         }
         Err(error) => without_password(text, &error),

@@ -42,18 +42,27 @@ impl Authority {
         Self { text, host_length }
     }
 
-    /// Reads `HOST` or `HOST:PORT`.
+    /// Reads `HOST` or `HOST:PORT`, also as people copy it from a browser: `https://HOST/`.
     pub(super) fn parse(text: &str) -> Result<Self, Error> {
-        let bad = |why| Error::BadUrl {
-            url: network::without_userinfo(text),
-            why,
-        };
-        let url = Url::parse(&format!("https://{text}/")).map_err(|_| bad("not a host name"))?;
-        let authority = Self::of(&url);
-        if !authority.text.eq_ignore_ascii_case(text) {
-            return Err(bad("give a host name alone, without scheme, path or user"));
-        }
-        Ok(authority)
+        let bare = Self::bare(text);
+        let url = Url::parse(&format!("https://{bare}/")).ok();
+        let authority = url.map(|url| Self::of(&url));
+        authority
+            .filter(|authority| authority.text.eq_ignore_ascii_case(bare))
+            .ok_or_else(|| Error::BadUrl {
+                url: network::without_userinfo(text),
+                why: "it must be a host, as in --earthdata-host urs.earthdata.nasa.gov, with a :PORT \
+                      if need be",
+            })
+    }
+
+    /// Without what goes without saying.
+    pub(super) fn bare(text: &str) -> &str {
+        let scheme = text.get(..8);
+        let is_https = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"));
+        let text = if is_https { &text[8..] } else { text };
+        let text = text.strip_suffix('/').unwrap_or(text);
+        text.strip_suffix(":443").unwrap_or(text)
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -221,8 +230,34 @@ mod tests {
         ] {
             assert!(!is_login(other), "{other}");
         }
-        for bad in ["https://x.org", "x.org/path", "u:p@x.org", "", "a b"] {
-            assert!(Authority::parse(bad).is_err(), "{bad:?}");
+        for same in [
+            "urs.earthdata.nasa.gov:443",
+            "https://urs.earthdata.nasa.gov/",
+            "HTTPS://URS.earthdata.nasa.gov",
+            "https://urs.earthdata.nasa.gov:443/",
+            "urs.earthdata.nasa.gov/",
+        ] {
+            assert_eq!(Authority::parse(same).expect(same), login, "{same}");
+        }
+        for bad in [
+            "http://x.org",
+            "https://https://x.org",
+            "https://x.org//",
+            "x.org/path",
+            "https://x.org/path",
+            "x.org?q",
+            "x.org:http",
+            "u:p@x.org",
+            "https://u:p@x.org/",
+            "https://",
+            "/",
+            ":443",
+            "",
+            "a b",
+        ] {
+            let error = Authority::parse(bad).expect_err(bad).to_string();
+            assert!(error.contains("--earthdata-host urs.earthdata.nasa.gov"));
+            assert!(!error.contains("u:p"), "{error}");
         }
     }
 }

@@ -82,6 +82,28 @@ fn a_bucket_that_does_not_exist() {
 }
 
 #[test]
+fn a_login_host_that_is_none() {
+    let world = small_world();
+    for host in [
+        "https://urs.earthdata.nasa.gov/profile",
+        "http://x.org",
+        "u:hunter2@x.org",
+    ] {
+        let mut command = bare_program();
+        command
+            .args(["--credentials-endpoint", &world.tea_endpoint()])
+            .env("S3CREDMOUNT_EARTHDATA_HOST", host);
+        let message = refusal(command);
+        says(
+            &message,
+            &["cannot be used", "--earthdata-host urs.earthdata.nasa.gov"],
+        );
+        says(&message, &[host.rsplit('@').next().expect("all of it")]);
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+}
+
+#[test]
 fn a_wrong_password_is_sent_once() {
     let world = small_world();
     for endpoint in [world.tea_endpoint(), world.cumulus_endpoint()] {

@@ -260,6 +260,28 @@ fn changes(write: impl Fn(&Path, &str, &World), option: &str, means: Means) {
     }
 }
 
+/// `--earthdata-host` as people copy it from a browser; the netrc has the host alone.
+#[test]
+fn the_login_host_may_be_a_url() {
+    let world = world([("file", "content")]);
+    let host = world.earthdata_host();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let netrc = directory.path().join("netrc");
+    let text = format!("machine {host} login {DEFAULT_USER} password {DEFAULT_PASSWORD:?}");
+    std::fs::write(&netrc, text).expect("a netrc");
+    for typed in [format!("https://{host}/"), format!("{host}/")] {
+        let mut command = bare_program();
+        command
+            .args(["--credentials-endpoint", &world.tea_endpoint()])
+            .args(["--earthdata-host", &typed])
+            .args(["--endpoint-url", &world.s3_url()])
+            .arg("--netrc")
+            .arg(&netrc);
+        let mount = Mount::with(command, BUCKET);
+        assert_eq!(mount.read("file"), b"content");
+    }
+}
+
 #[test]
 fn a_netrc_that_changes_is_used_at_the_next_refresh() {
     let write = |file: &Path, name: &str, world: &World| {
