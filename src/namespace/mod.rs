@@ -358,11 +358,14 @@ impl Namespace {
     /// directory's inode number, if the kernel knows it, and its name.
     pub fn forget_version(&self, version: &ObjectVersion) -> Option<(NonZeroU64, String)> {
         let (prefix, name) = split(&version.key);
-        let mut directories = lock(&self.directories);
+        let mut guard = lock(&self.directories);
+        let directories = &mut *guard;
         if let Some(known) = directories.known.peek_mut(prefix) {
+            let before = known.bytes();
             known.forget(name);
+            directories.bytes = directories.bytes + known.bytes() - before;
         }
-        drop(directories);
+        drop(guard);
         Some((self.inodes.number_of(prefix)?, name.to_owned()))
     }
 }

@@ -312,6 +312,24 @@ async fn true_listing(root: &str, keys: Arc<BTreeSet<String>>, most: usize, empt
         }
         check_sound(&namespace);
         check_facts(&namespace, &keys, root);
+        forget_some(&namespace, tree.keys());
+        check_facts(&namespace, &keys, root);
+    }
+}
+
+/// What was replaced while it was read is forgotten, and of nothing else.
+fn forget_some<'a>(namespace: &Namespace, prefixes: impl Iterator<Item = &'a &'a str>) {
+    for prefix in prefixes {
+        let versions = namespace.files_after(prefix, 3);
+        for version in versions
+            .iter()
+            .filter(|version| version.key.starts_with(prefix))
+        {
+            let (_, name) = super::split(&version.key);
+            namespace.forget_version(version);
+            check_sound(namespace);
+            assert!(namespace.place(&dir(prefix), name, |_| true).file.is_none());
+        }
     }
 }
 
