@@ -255,6 +255,10 @@ impl Directory {
 
     /// Notes that S3, asked at `asked`, has `nodes` in `span`, in this order, and nothing else.
     pub(super) fn learn(&mut self, span: Span, asked: Instant, nodes: Vec<Node>) {
+        // As of a page that brings nothing new: no interval is empty.
+        if span.end.as_ref().is_some_and(|end| *end <= span.start) {
+            return;
+        }
         self.cut(&span);
         let interval = Interval {
             end: span.end.map(Vec::into_boxed_slice),

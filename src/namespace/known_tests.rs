@@ -84,6 +84,22 @@ fn newer_intervals_take_the_place_of_older_ones_place_by_place() {
     }
 }
 
+/// Found by fuzzing: what an empty interval cost was counted for ever, and older ones behind it stayed.
+#[test]
+fn a_span_that_holds_nothing_tells_nothing() {
+    let mut directory = Directory::new(Arc::from(""));
+    let now = Instant::now();
+    directory.learn(span("a", None), now, vec![a_directory("b")]);
+    let (bytes, revision) = (directory.bytes(), directory.revision());
+    for (start, end) in [("a", "a"), ("b", "b"), ("c", "b")] {
+        directory.learn(span(start, Some(end)), now, Vec::new());
+        directory.check_sound();
+        assert_eq!((directory.bytes(), directory.revision()), (bytes, revision));
+    }
+    directory.learn(span("b", None), now, vec![a_directory("b")]);
+    directory.check_sound();
+}
+
 #[test]
 fn facts_outside_the_span_stay_and_those_inside_go() {
     let mut directory = Directory::new(Arc::from(""));

@@ -140,6 +140,8 @@ impl Listing {
         // A listing that begins inside a common prefix begins with that prefix.
         let behind = self.dir.prefix.len();
         keys.retain(|(key, _)| key.as_bytes()[behind..] >= *from);
+        // All of it may lie before the place that was asked for.
+        let end = end.map(|end| end.max(from.clone()));
         let span = Span {
             start: from.into(),
             end: end.clone().map(Into::into),

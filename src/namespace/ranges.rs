@@ -274,7 +274,7 @@ impl Ranges {
         if next.is_some() && !goes_on {
             return Err(Error::Protocol("a list that does not go on".to_owned()));
         }
-        let passed = |bound: &str| last.as_deref().is_some_and(|last| last > bound);
+        let passed = |bound: &str| last.as_deref().is_some_and(|last| last >= bound);
         let end = range.end.clone();
         range.is_complete = next.is_none() || end.as_deref().is_some_and(passed);
         let mut keys = keys_of(page);
