@@ -34,6 +34,8 @@ mod expiry;
 mod failing;
 #[path = "main/faults.rs"]
 mod faults;
+#[path = "main/faults_of_names.rs"]
+mod faults_of_names;
 #[path = "main/fetching.rs"]
 mod fetching;
 #[path = "main/handing_out.rs"]

@@ -120,12 +120,13 @@ impl Failure {
     }
 }
 
-/// No answer at all.
-pub(super) fn connection_failed(error: &ConnectorError) -> Failure {
-    if error.is_timeout() {
-        return Failure::Transient("no answer in time".to_owned());
-    }
-    Failure::Transient(short(causes(error)))
+/// No answer at all: no address for `host`, no connection, or one that broke.
+pub(super) fn connection_failed(error: &ConnectorError, host: &str) -> Failure {
+    let why = match error.is_timeout() {
+        true => "it takes too long to make".to_owned(),
+        false => causes(error),
+    };
+    Failure::Transient(plain(&format!("the connection to {host} failed: {why}")))
 }
 
 fn short(text: String) -> String {

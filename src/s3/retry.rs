@@ -21,6 +21,9 @@ const PREFETCH_RETRIES: usize = 2;
 /// is slow by nature can be read, too.
 const FIRST_PATIENCE: Duration = Duration::from_secs(4);
 const MOST_PATIENCE: Duration = Duration::from_secs(32);
+/// From then on a failing S3 is worth a line in the log: the program that waits may not live to see its
+/// error.
+const TOLD_AFTER: Duration = Duration::from_secs(3);
 /// One replay is what expired credentials need; another if those that came with it were old, too.
 const MAX_REPLAYS: u32 = 2;
 
@@ -54,7 +57,8 @@ impl S3 {
     where
         F: Future<Output = Result<T, Failure>> + Send,
     {
-        let give_up = request.deadline.min(Instant::now() + RETRY_FOR);
+        let begin = Instant::now();
+        let give_up = request.deadline.min(begin + RETRY_FOR);
         let retries = match request.class {
             Class::Demand => usize::MAX,
             Class::Prefetch => PREFETCH_RETRIES,
@@ -103,6 +107,9 @@ impl S3 {
                     tracing::debug!(?pause, "trying again: {text}");
                     if Instant::now() + pause >= give_up {
                         return Err(Error::Unavailable(text));
+                    }
+                    if begin.elapsed() >= TOLD_AFTER && request.class == Class::Demand {
+                        tracing::warn!(why = text, "S3 fails, and is asked again");
                     }
                     tokio::time::sleep(pause).await;
                 }

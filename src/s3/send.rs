@@ -133,16 +133,23 @@ impl Sender {
         let answer = self.pool.current().call(request);
         let answer = match tokio::time::timeout(attempt.patience, answer).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(connection_failed(&error)),
+            Ok(Err(error)) => return Err(connection_failed(&error, self.host())),
             Err(_) => {
-                let seconds = attempt.patience.as_secs();
-                return Err(Failure::TooSlow(format!("no answer within {seconds} s")));
+                let (host, seconds) = (self.host(), attempt.patience.as_secs());
+                let why = format!("no answer from {host} within {seconds} s");
+                return Err(Failure::TooSlow(why));
             }
         };
         match answer.status().as_u16() {
             200..300 => Ok(answer),
             _ => Err(self.refused(method, answer, attempt.patience).await),
         }
+    }
+
+    /// Whom requests go to, for messages.
+    fn host(&self) -> &str {
+        let base = self.base.as_deref().unwrap_or_default();
+        base.split('/').nth(2).unwrap_or_default()
     }
 
     /// Connections that were there may be dead: no more requests go over them.

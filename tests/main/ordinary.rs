@@ -87,25 +87,32 @@ fn ok(result: i32) -> io::Result<()> {
     }
 }
 
+/// For this thread and its children, which have a mount table of their own, `file` stands at `place`.
+pub(crate) fn bind(file: &Path, place: &Path) -> io::Result<()> {
+    let [file, place] = [file, place].map(|path| CString::new(path.as_os_str().as_bytes()));
+    let (file, place) = (file?, place?);
+    let none = std::ptr::null();
+    // SAFETY: valid C strings.
+    ok(unsafe {
+        libc::mount(
+            file.as_ptr(),
+            place.as_ptr(),
+            none,
+            libc::MS_BIND,
+            none.cast(),
+        )
+    })
+}
+
 /// A `/dev/fuse` of this mode for this thread and its children.
 pub(crate) fn device_of_mode(mode: u32) -> io::Result<()> {
     let directory = tempfile::tempdir()?;
     let node = directory.path().join("fuse");
     let node_name = CString::new(node.as_os_str().as_bytes())?;
     let number = std::fs::metadata("/dev/fuse")?.rdev();
-    let none = std::ptr::null();
     // SAFETY: a valid C string.
     ok(unsafe { libc::mknod(node_name.as_ptr(), libc::S_IFCHR | 0o600, number) })?;
     private_mounts()?;
-    // SAFETY: valid C strings.
-    ok(unsafe {
-        libc::mount(
-            node_name.as_ptr(),
-            c"/dev/fuse".as_ptr(),
-            none,
-            libc::MS_BIND,
-            none.cast(),
-        )
-    })?;
+    bind(&node, Path::new("/dev/fuse"))?;
     std::fs::set_permissions("/dev/fuse", Permissions::from_mode(mode))
 }

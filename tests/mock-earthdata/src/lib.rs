@@ -66,4 +66,5 @@ pub use settings::{
     ListAccess, Ports, REVOKED_TOKEN, Settings, Shape, User,
 };
 pub use synthetic::{ParseSyntheticError, Synthetic, fill};
+pub use tls::S3_NAME;
 pub use world::World;

@@ -12,6 +12,9 @@ use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::TlsAcceptor;
 
+/// A name for S3 that nobody resolves, unless a test sees to it: certificates are for it, too.
+pub const S3_NAME: &str = "s3.mock.test";
+
 /// See the module.
 pub(crate) struct Authority {
     /// The certificate that clients shall trust.
@@ -21,7 +24,7 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// Makes keys and certificates: ECDSA P-256, for `localhost` and 127.0.0.1 to 127.0.0.4.
+    /// Makes keys and certificates: ECDSA P-256, for `localhost`, [`S3_NAME`] and 127.0.0.1 to 127.0.0.4.
     pub(crate) fn new() -> io::Result<Self> {
         Self::make().map_err(io::Error::other)
     }
@@ -38,7 +41,7 @@ impl Authority {
         let issuer = Issuer::new(ca, ca_key);
 
         let leaf_key = KeyPair::generate()?;
-        let mut leaf = CertificateParams::new(vec!["localhost".to_owned()])?;
+        let mut leaf = CertificateParams::new(vec!["localhost".to_owned(), S3_NAME.to_owned()])?;
         for host in 1..=4 {
             let address = IpAddr::V4(Ipv4Addr::new(127, 0, 0, host));
             leaf.subject_alt_names.push(SanType::IpAddress(address));
