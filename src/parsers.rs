@@ -42,7 +42,7 @@ targets! {
     bucket_table => crate::earthdata::parsers::bucket_table,
     /// A file in which processes share credentials.
     shared_file => crate::credentials::parsers::shared_file,
-    /// Pages of a listing, as [`crate::s3::parsers`] writes them down.
+    /// Pages of a listing, as [`crate::s3::pretended`] writes them down.
     list_page => crate::s3::parsers::list_page,
     /// The XML of a listing.
     list_answer => crate::s3::parsers::list_answer,

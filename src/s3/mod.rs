@@ -20,6 +20,8 @@ mod list_xml;
 mod pace;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod parsers;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod pretended;
 mod retry;
 mod send;
 mod types;
