@@ -6,7 +6,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::time::Instant;
 
 use super::client::{Connection, S3};
-use super::error::{Error, Failure};
+use super::error::{Error, Failure, plain};
 use crate::credentials::Credentials;
 use crate::request::{Class, Request};
 use crate::sync::Arc;
@@ -103,6 +103,8 @@ impl S3 {
                     _ => return Err(Error::CredentialsRejected(text)),
                 },
                 Failure::Transient(text) | Failure::TooSlow(text) => {
+                    // It may quote what a server said.
+                    let text = plain(&text);
                     let pause = pauses.next().unwrap_or(RETRY_FOR);
                     tracing::debug!(?pause, "trying again: {text}");
                     if Instant::now() + pause >= give_up {

@@ -124,6 +124,36 @@ fn s3_does_not_write_to_the_terminal() {
     }
 }
 
+/// What a server says is quoted in part.
+#[test]
+fn s3_does_not_fill_the_log() {
+    let s3 = Scripted::start("127.0.0.1", |head| {
+        let target = head.split(' ').nth(1).unwrap_or_default();
+        if target.contains("list-type=2") {
+            let file = match target.contains("prefix=file%2F") {
+                true => "",
+                false => {
+                    "<Contents><Key>file</Key><Size>9000000</Size><ETag>\"e\"</ETag></Contents>"
+                }
+            };
+            let list = format!("<ListBucketResult>{file}</ListBucketResult>");
+            return reply("200 OK", "", &list);
+        }
+        let range = "bytes ".repeat(3000);
+        let headers = format!("ETag: \"e\"\r\nContent-Range: {range}\r\n");
+        reply("206 Partial Content", &headers, "data")
+    });
+    let mut command = at(&s3.url());
+    command.args(["--operation-timeout", "6"]);
+    let mount = Mount::with(command, BUCKET);
+    let file = File::open(mount.path("file")).expect("open");
+    let error = file.read_exact_at(&mut [0; 9], 0).expect_err("no bytes");
+    let errno = error.raw_os_error().expect("an errno");
+    assert!([libc::EIO, libc::ETIMEDOUT].contains(&errno), "{error}");
+    let log = mount.log_with("asked for bytes=");
+    assert!(log.lines().all(|line| line.len() < 1000), "{log}");
+}
+
 /// An answer without an end takes neither the memory nor the patience of the program.
 #[test]
 fn a_listing_without_an_end_is_given_up() {
