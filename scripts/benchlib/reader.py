@@ -6,14 +6,17 @@ JSON says what to read; one line of JSON on stdout says how it went. Every read 
 for (key, offset), see tests/mock-earthdata/src/synthetic.rs: small reads whole, streams 4 KiB of each MiB.
 """
 
+import http.client
 import json
 import mmap
 import os
 import random
+import ssl
 import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 
 PERIOD = 999_983
 MASK = (1 << 64) - 1
@@ -88,16 +91,47 @@ def stream(job, index, table, until):
 
 
 def opened(job, index):
-    """What a worker of the other kinds has open before the clock starts."""
-    keys = job["keys"][:1] if job["kind"] == "random" else job["keys"][index :: job["workers"]]
-    return [os.open(f"{job['root']}/{key}", os.O_RDONLY) for key in keys]
+    """What a worker has open before the clock starts."""
+    return [os.open(f"{job['root']}/{key}", os.O_RDONLY) for key in job["keys"][index :: job["workers"]]]
+
+
+def from_server(job):
+    """Reads the one key by requests on one connection, as a program does that knows of S3."""
+    url = urllib.parse.urlsplit(job["url"])
+    if url.scheme == "https":
+        context = ssl.create_default_context(cafile=job["ca_file"])
+        connection = http.client.HTTPSConnection(url.hostname, url.port, context=context)
+    else:
+        connection = http.client.HTTPConnection(url.hostname, url.port)
+    connection.connect()
+
+    def read(offset, length):
+        headers = {"Range": f"bytes={offset}-{offset + length - 1}"}
+        connection.request("GET", f"{url.path}/{job['keys'][0]}", headers=headers)
+        answer = connection.getresponse()
+        data = answer.read()
+        if answer.status != 206:
+            raise Wrong(f"HTTP {answer.status}")
+        return data
+
+    return read
+
+
+def reads(job):
+    """A function that reads so many bytes at an offset of the one key: of the file, mapped or not, or from the server."""
+    if "url" in job:
+        return from_server(job)
+    fd = os.open(f"{job['root']}/{job['keys'][0]}", os.O_RDONLY)
+    if job["mapped"]:
+        mapping = mmap.mmap(fd, job["length"], prot=mmap.PROT_READ)
+        return lambda offset, length: mapping[offset : offset + length]
+    return lambda offset, length: os.pread(fd, length, offset)
 
 
 def at_random(job, index, table, until):
     """Reads blocks at random multiples of 4 KiB: each worker has the file open, or mapped, for itself."""
     key, block, size = job["keys"][0], job["block"], job["length"]
-    start, fd = start_of(key), job["fds"][0]
-    mapping = mmap.mmap(fd, size, prot=mmap.PROT_READ) if job["mapped"] else None
+    start, read = start_of(key), job["reads"]
     numbers = random.Random(job["seed"] * 1000 + index)
     times = []
     for _ in range(job["count"] // job["workers"]):
@@ -105,7 +139,7 @@ def at_random(job, index, table, until):
         if begin > until:
             return len(times) * block, len(times), times, True
         offset = numbers.randrange((size - block) // 4096) * 4096
-        data = mapping[offset : offset + block] if mapping else os.pread(fd, block, offset)
+        data = read(offset, block)
         times.append(time.monotonic() - begin)
         if len(data) != block:
             raise Wrong(f"{len(data)} bytes instead of {block} at {offset}")
@@ -195,7 +229,9 @@ def worker(job, index, table, gate, out):
     with os.fdopen(out, "w") as pipe:
         try:
             begin = time.monotonic()
-            if job["kind"] in ("random", "together"):
+            if job["kind"] == "random":
+                job["reads"] = reads(job)
+            elif job["kind"] == "together":
                 job["fds"] = opened(job, index)
             opening = time.monotonic() - begin
             print(end=".", file=pipe, flush=True)
@@ -204,7 +240,7 @@ def worker(job, index, table, gate, out):
             done, operations, times, stopped = KINDS[job["kind"]](job, index, table, begin + job["seconds"])
             said = {"begin": begin, "end": time.monotonic(), "bytes": done, "operations": operations}
             said.update(times=times[:20000], stopped=stopped, opening=opening)
-        except (OSError, Wrong) as error:
+        except (OSError, http.client.HTTPException, Wrong) as error:
             said = {"error": str(error).replace(job["root"] + "/", "")}
         json.dump(said, pipe)
 

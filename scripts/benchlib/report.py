@@ -3,6 +3,8 @@
 import math
 from html import escape
 
+from benchlib.systems import BARE
+
 COLUMNS = (
     "work", "system", "value", "ratio", "CPU s", "CPU s/GiB", "fetched/read", "GET/HEAD/LIST", "in flight", "RSS MiB",
 )
@@ -16,10 +18,14 @@ def number(value):
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+def is_peer(name):
+    return name not in ("s3credmount", BARE)
+
+
 def add_ratios(works, systems, cells):
     """Each value over the best peer's, so that more than 1 is better, whatever the unit."""
     for work in works:
-        peers = [cells[work.name, name].get("value") for name, _, _ in systems if name != "s3credmount"]
+        peers = [cells[work.name, name].get("value") for name, _, _ in systems if is_peer(name)]
         peers = [value for value in peers if value]
         best = (max if work.more_is_better else min)(peers) if peers else None
         for name, _, _ in systems:
@@ -32,6 +38,8 @@ def rows(works, systems, cells):
     for work in works:
         for index, (name, _, _) in enumerate(systems):
             cell = cells[work.name, name]
+            if "left_out" in cell:
+                continue
             title = work.title if index == 0 else ""
             if "fails" in cell:
                 yield title, name, f"fails: {cell['fails']}"
@@ -47,7 +55,7 @@ def rows(works, systems, cells):
                 "-" if cell["fetched_per_byte"] is None else f"x {number(cell['fetched_per_byte'])}",
                 f"{cell['get']:.0f}/{cell['head']:.0f}/{cell['list']:.0f}",
                 f"{cell['max_in_flight']:.0f}",
-                number(cell["peak_rss"] / 2**20),
+                number(cell["peak_rss"] and cell["peak_rss"] / 2**20),
             )
 
 
@@ -89,6 +97,7 @@ COLOURS = {
     "goofys": "#7e22ce",
     "rclone": "#0e7490",
     "s3fs": "#6b7280",
+    BARE: "#000000",
 }
 
 

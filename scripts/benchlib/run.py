@@ -16,7 +16,7 @@ import urllib.request
 from pathlib import Path
 
 from benchlib import reader, samples
-from benchlib.systems import MOUNTS, clean_environment
+from benchlib.systems import BARE, MOUNTS, clean_environment
 from benchlib.works import IN_FULL, SHAPES
 
 READER = Path(reader.__file__)
@@ -140,6 +140,9 @@ class Mount:
         except subprocess.TimeoutExpired:
             end(self.process)
 
+    def died(self):
+        return None if self.process.poll() is None else last_line(self.log)
+
     def processes(self):
         """The mount's process and those below it."""
         parents = {}
@@ -180,6 +183,27 @@ class Mount:
         return total
 
 
+class Bare:
+    """No mount: the reader asks the server itself."""
+
+    def __init__(self, mock, work):
+        self.mountpoint = work
+        self.url = f"{mock.s3_url}/{mock.bucket}"
+        self.ca_file = mock.ca_file
+
+    def stop(self):
+        pass
+
+    def died(self):
+        return None
+
+    def cpu(self):
+        return None
+
+    def peak(self):
+        return None
+
+
 def mounted(path):
     # Not by stat: it would ask the file system, which may hang.
     wanted = str(path).replace(" ", "\\040")
@@ -217,6 +241,8 @@ class Bench:
         """Runs a reader to its end or its limit."""
         job = dict(job, root=str(mount.mountpoint), table=str(self.table), output=str(work / "output"))
         job["seconds"] = self.soft * job.get("patience", patience)
+        if isinstance(mount, Bare):
+            job.update(url=mount.url, ca_file=mount.ca_file)
         if job["kind"] == "sample":
             job["path"] = f"{mount.mountpoint}/{job['key']}"
         limit = self.hard if job["kind"] in IN_FULL else job["seconds"] + min(self.hard, 30)
@@ -236,8 +262,8 @@ class Bench:
             if process.poll() is None:
                 # The whole session: workers and ls too. They are gone when the mount is.
                 os.killpg(process.pid, signal.SIGKILL)
-        if mount.process.poll() is not None:
-            raise Failed(f"it died: {last_line(mount.log)}")
+        if mount.died():
+            raise Failed(f"it died: {mount.died()}")
         said = json.loads(out) if out else {"error": "the reader died"}
         if "error" in said:
             raise Failed(said["error"])
@@ -247,13 +273,15 @@ class Bench:
 
     def measure(self, system, work, profile):
         """All figures of one cell."""
+        if system[0] == BARE and not work.suits_a_bare_client:
+            return {"left_out": True}
         self.count += 1
         here = self.base / str(self.count)
         here.mkdir()
         mock = mount = None
         try:
             mock = Mock(self.mock, profile, work.objects, work.directory, here)
-            mount = Mount(system, mock, here)
+            mount = Bare(mock, here) if system[0] == BARE else Mount(system, mock, here)
             drop_caches()
             # Some look at the bucket right after they have mounted.
             time.sleep(0.3 + 4 * SHAPES[profile]["first_byte"] / 1000)
@@ -269,7 +297,7 @@ class Bench:
                 counters = mock.ask("GET", "counters")
                 asked = ", ".join(f"{counters[name]} {name.upper()}" for name in ("get", "head", "list"))
                 raise Failed(f"{failure} (after {asked})") from None
-            cpu = mount.cpu() - cpu
+            cpu = None if cpu is None else mount.cpu() - cpu
             counters = mock.ask("GET", "counters")
             if work.before and result["stopped"]:
                 raise Failed(f"not done in {self.soft:.0f} s")
@@ -278,7 +306,7 @@ class Bench:
                 "value": work.value(result),
                 "limit": self.soft * work.job.get("patience", 1),
                 "cpu_seconds": cpu,
-                "cpu_seconds_per_gib": cpu * 2**30 / read if read else None,
+                "cpu_seconds_per_gib": cpu * 2**30 / read if read and cpu is not None else None,
                 "fetched_per_byte": counters["body_bytes"] / result.get("distinct", read) if read else None,
                 "body_bytes": counters["body_bytes"],
                 "get": counters["get"],
@@ -305,7 +333,7 @@ class Bench:
 
 def median(rounds):
     """The rounds of one cell as one: medians of what went well, or the first failure if nothing did."""
-    good = [one for one in rounds if "fails" not in one]
+    good = [one for one in rounds if "value" in one]
     if not good:
         return dict(rounds[0]) if rounds else {"fails": "not run"}
     result = {"rounds": len(good), "failed_rounds": len(rounds) - len(good)}

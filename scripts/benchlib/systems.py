@@ -2,6 +2,7 @@
 and lists by ListObjectsV2 where there is a choice (the first version costs the same)."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -64,6 +65,12 @@ MOUNTS = {
     "rclone": rclone,
     "s3fs": s3fs,
 }
+
+
+# No file system, but the reader itself, which sends the ranges of random reads one by one: what the server and the
+# round trips leave room for.
+BARE = "bare-client"
+SYSTEMS = [*MOUNTS, BARE]
 
 
 def quietly(command, seconds=180):
@@ -135,8 +142,11 @@ def version(program):
 def find(own, wanted, install, say):
     """The systems that are there: (name, program, version), s3credmount first."""
     found = []
-    for name in MOUNTS:
+    for name in SYSTEMS:
         if wanted and name not in wanted:
+            continue
+        if name == BARE:
+            found.append((name, None, f"(Python {platform.python_version()})"))
             continue
         if name == "s3credmount":
             program = own

@@ -41,6 +41,11 @@ class Work:
         return self.job["kind"] in IN_FULL
 
     @property
+    def suits_a_bare_client(self):
+        """It is a matter of ranges, and of nothing that a file system adds."""
+        return self.job["kind"] == "random" and not self.job["mapped"]
+
+    @property
     def more_is_better(self):
         return self.unit.endswith("/s")
 
