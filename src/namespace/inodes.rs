@@ -25,19 +25,34 @@ pub struct Inodes {
 /// themselves.
 #[derive(Debug, Default)]
 struct Table {
-    /// By number, which are given in turn: rows of [`ROW`], without those in which nothing is remembered.
-    rows: HashMap<u64, Box<Row>>,
+    by_number: Rows,
     /// By key, or by prefix with its final `/`: the version that was looked up last.
     by_path: HashTable<Named>,
-    paths: RandomState,
+    hasher: RandomState,
     len: usize,
 }
 
+/// Inodes by their numbers, which are given in turn: rows of [`ROW`], without those in which nothing is
+/// remembered.
+#[derive(Debug, Default)]
+struct Rows(HashMap<u64, Box<Row>>);
+
 const ROW: u64 = 64;
 
-/// Inodes whose numbers follow one another, each with how often the kernel has looked it up.
-#[derive(Debug)]
-struct Row([Option<(Node, u64)>; ROW as usize]);
+/// Inodes, each with how often the kernel has looked it up.
+type Row = [Option<(Node, u64)>; ROW as usize];
+
+impl Rows {
+    fn get(&self, number: NonZeroU64) -> Option<&Node> {
+        let (row, at) = place(number);
+        let inode = self.0.get(&row)?[at].as_ref();
+        inode.map(|(node, _)| node)
+    }
+}
+
+fn place(number: NonZeroU64) -> (u64, usize) {
+    (number.get() / ROW, (number.get() % ROW) as usize)
+}
 
 /// A number with the hash of its path, so that the table grows without a look at all paths; in 12 bytes.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +74,11 @@ impl Named {
         let [high, low] = self.number.map(u64::from);
         NonZeroU64::new(high << 32 | low)
     }
+
+    fn is(&self, hash: u32, path: &str, inodes: &Rows) -> bool {
+        let node = || inodes.get(self.number()?);
+        self.hash == hash && node().is_some_and(|node| **node.path() == *path)
+    }
 }
 
 /// The table wants all 64 bits.
@@ -67,70 +87,56 @@ fn spread(hash: u32) -> u64 {
 }
 
 impl Table {
-    fn get(&self, number: NonZeroU64) -> Option<&Node> {
-        let row = self.rows.get(&(number.get() / ROW))?;
-        let inode = row.0[(number.get() % ROW) as usize].as_ref();
-        inode.map(|(node, _)| node)
-    }
-
     fn hash(&self, path: &str) -> u32 {
-        self.paths.hash_one(path) as u32
+        self.hasher.hash_one(path) as u32
     }
 
     fn find(&self, path: &str) -> Option<&Node> {
         let hash = self.hash(path);
-        let is_it = |named: &Named| named.hash == hash && self.has_path(named, path);
+        let is_it = |named: &Named| named.is(hash, path, &self.by_number);
         let named = self.by_path.find(spread(hash), is_it)?;
-        self.get(named.number()?)
-    }
-
-    fn has_path(&self, named: &Named, path: &str) -> bool {
-        let node = named.number().and_then(|number| self.get(number));
-        node.is_some_and(|node| **node.path() == *path)
+        self.by_number.get(named.number()?)
     }
 
     fn remember(&mut self, node: &Node) {
         let number = node.number();
-        let row = self.rows.entry(number.get() / ROW);
-        let row = row.or_insert_with(|| Box::new(Row([const { None }; ROW as usize])));
-        match &mut row.0[(number.get() % ROW) as usize] {
+        let (row, at) = place(number);
+        let row = self.by_number.0.entry(row);
+        let row = row.or_insert_with(|| Box::new([const { None }; ROW as usize]));
+        match &mut row[at] {
             Some((_, lookups)) => *lookups += 1,
             none => {
                 *none = Some((node.clone(), 1));
                 self.len += 1;
             }
         }
-        let path = &**node.path();
-        let named = Named::new(self.hash(path), number);
-        let mut by_path = std::mem::take(&mut self.by_path);
-        let entry = by_path.entry(
+        let named = Named::new(self.hash(node.path()), number);
+        let entry = self.by_path.entry(
             spread(named.hash),
-            |known| known.hash == named.hash && self.has_path(known, path),
+            |known| known.is(named.hash, node.path(), &self.by_number),
             |known| spread(known.hash),
         );
         *entry.or_insert(named).get_mut() = named;
-        self.by_path = by_path;
     }
 
     fn forget(&mut self, number: NonZeroU64, lookups: u64) {
-        let Some(row) = self.rows.get_mut(&(number.get() / ROW)) else {
+        let (row_number, at) = place(number);
+        let Some(row) = self.by_number.0.get_mut(&row_number) else {
             return;
         };
-        let inode = &mut row.0[(number.get() % ROW) as usize];
-        match inode {
-            None => return,
-            Some((_, left)) if *left > lookups => {
-                *left -= lookups;
-                return;
-            }
-            Some(_) => {}
+        let Some((_, left)) = &mut row[at] else {
+            return;
+        };
+        *left = left.saturating_sub(lookups);
+        if *left > 0 {
+            return;
         }
-        let Some((node, _)) = inode.take() else {
+        let Some((node, _)) = row[at].take() else {
             return;
         };
         self.len -= 1;
-        if row.0.iter().all(Option::is_none) {
-            self.rows.remove(&(number.get() / ROW));
+        if row.iter().all(Option::is_none) {
+            self.by_number.0.remove(&row_number);
         }
         // Of its path another version may have been looked up since.
         let is_it = |named: &Named| named.number() == Some(number);
@@ -141,7 +147,7 @@ impl Table {
     }
 
     fn shrink(&mut self) {
-        self.rows.shrink_to_fit();
+        self.by_number.0.shrink_to_fit();
         self.by_path.shrink_to_fit(|named| spread(named.hash));
     }
 }
@@ -173,7 +179,7 @@ impl Inodes {
         if number == ROOT {
             return Some(Node::Directory(self.root()));
         }
-        lock(&self.table).get(number).cloned()
+        lock(&self.table).by_number.get(number).cloned()
     }
 
     /// The number of a key or prefix that the kernel remembers.
@@ -192,7 +198,7 @@ impl Inodes {
             false => table.find(prefix).map(Node::number),
         };
         let numbers = table.by_path.iter().filter_map(Named::number);
-        let nodes = numbers.filter_map(|number| table.get(number));
+        let nodes = numbers.filter_map(|number| table.by_number.get(number));
         let paths = nodes.map(|node| split(node.path()));
         let names = paths.map(|(prefix, name)| Some((parent(prefix)?, name.to_owned())));
         names.flatten().collect()
