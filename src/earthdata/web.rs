@@ -47,8 +47,10 @@ impl Authority {
         let bare = Self::bare(text);
         let url = Url::parse(&format!("https://{bare}/")).ok();
         let authority = url.map(|url| Self::of(&url));
+        let portless = bare.strip_suffix(":443").unwrap_or(bare);
+        let is = |text: &str, authority: &Self| authority.text.eq_ignore_ascii_case(text);
         authority
-            .filter(|authority| authority.text.eq_ignore_ascii_case(bare))
+            .filter(|authority| is(bare, authority) || is(portless, authority))
             .ok_or_else(|| Error::BadUrl {
                 url: network::without_userinfo(text),
                 why: "it must be a host, as in --earthdata-host urs.earthdata.nasa.gov, with a :PORT \
@@ -56,13 +58,12 @@ impl Authority {
             })
     }
 
-    /// Without what goes without saying.
+    /// Without the scheme and the path that go without saying.
     pub(super) fn bare(text: &str) -> &str {
         let scheme = text.get(..8);
         let is_https = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"));
         let text = if is_https { &text[8..] } else { text };
-        let text = text.strip_suffix('/').unwrap_or(text);
-        text.strip_suffix(":443").unwrap_or(text)
+        text.strip_suffix('/').unwrap_or(text)
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -247,6 +248,8 @@ mod tests {
             "https://x.org/path",
             "x.org?q",
             "x.org:http",
+            "x.org:4:443",
+            "x.org:443:443",
             "u:p@x.org",
             "https://u:p@x.org/",
             "https://",
