@@ -18,11 +18,19 @@ pub struct BucketRow {
     archive: String,
 }
 
+/// CMR's providers have up to 10 characters, and a bucket rarely more than two of them: all of it is shown
+/// in a line.
+const LONGEST_PROVIDER: usize = 100;
+/// No name of a host is longer (RFC 1035, 2.3.4).
+const LONGEST_HOST: usize = 253;
+
 impl BucketRow {
     /// `None` unless the bucket's name is one, and the endpoint may be trusted with a login. The
     /// archive's name is told by CMR's `provider` for it.
     pub(super) fn new(bucket: &str, endpoint: &str, region: &str, provider: &str) -> Option<Self> {
-        let plain = |text: &str| !text.is_empty() && !text.contains(char::is_control);
+        let plain = |text: &str| {
+            (1..=LONGEST_PROVIDER).contains(&text.len()) && !text.contains(char::is_control)
+        };
         let sound =
             is_bucket(bucket) && is_trusted(endpoint) && is_region(region) && plain(provider);
         sound.then(|| Self {
@@ -176,6 +184,7 @@ pub(super) fn is_trusted(endpoint: &str) -> bool {
         && url.username().is_empty()
         && url.password().is_none()
         // URLs allow more, which means something to a shell into which the endpoint is pasted.
+        && host.len() <= LONGEST_HOST
         && host.bytes().all(in_host)
         && TRUSTED.iter().any(|domain| host.ends_with(domain))
         && url.path() == "/s3credentials"
@@ -309,6 +318,18 @@ mod tests {
         ] {
             assert!(!is_trusted(bad), "{bad}");
         }
+    }
+
+    /// Found by fuzzing: a row is shown in a line.
+    #[test]
+    fn a_row_that_is_too_long_to_be_one_is_left_out() {
+        let row = |host: usize, provider: usize| {
+            let host = format!("{}.earthdata.nasa.gov", "x".repeat(host));
+            let endpoint = format!("https://{host}/s3credentials");
+            BucketRow::new("bucket", &endpoint, "us-west-2", &"P".repeat(provider))
+        };
+        assert!(row(63, 100).is_some());
+        assert!(row(63, 101).is_none() && row(63, 0).is_none() && row(1000, 7).is_none());
     }
 
     #[test]
