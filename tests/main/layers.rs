@@ -70,6 +70,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "parsers",
         &[
             "cli",
+            "tools",
             "mount",
             "namespace",
             "s3",
