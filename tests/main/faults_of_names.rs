@@ -86,7 +86,8 @@ fn is_survived(names: &Names, timeout: &str) {
         let errno = error.raw_os_error().expect("an errno");
         assert!([libc::EIO, libc::ETIMEDOUT].contains(&errno), "{error}");
     }
-    mount.log_with(&format!("the connection to {S3_NAME}"));
+    // A connection that could not be made, or no answer: who gives up first is a matter of chance.
+    mount.log_with(S3_NAME);
     names.know_s3(true);
     let begin = Instant::now();
     while std::fs::read(mount.path("d/other")).ok().as_deref() != Some(b"d/other") {
