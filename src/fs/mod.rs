@@ -298,8 +298,9 @@ impl Fs {
         self.namespace.forget_all()
     }
 
-    /// Bytes that names take, about.
-    pub fn bytes_of_names(&self) -> u64 {
+    /// Bytes that the names take which the kernel remembers, about: now, and at most since
+    /// [`Fs::shrink_names`].
+    pub fn bytes_of_names(&self) -> (u64, u64) {
         self.namespace.bytes()
     }
 

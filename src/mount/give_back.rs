@@ -14,22 +14,19 @@ const LEAST: u64 = 4 << 20;
 
 /// Looks after it for as long as there is a mount.
 pub(super) async fn memory_of_names(fs: Weak<Fs>) {
-    let mut most = 0;
     loop {
         tokio::time::sleep(EVERY).await;
         let Some(fs) = fs.upgrade() else { return };
-        let now = fs.bytes_of_names();
-        most = now.max(most);
+        let (now, most) = fs.bytes_of_names();
         if most - now < LEAST.max(most / 4) {
             continue;
         }
-        let before = std::mem::replace(&mut most, now);
         let give_back = move || {
             fs.shrink_names();
             process::give_back_memory();
         };
         // Not on a thread that answers reads.
         let _ = tokio::task::spawn_blocking(give_back).await;
-        tracing::debug!(before, now, "gave the memory of forgotten names back");
+        tracing::debug!(most, now, "gave the memory of forgotten names back");
     }
 }

@@ -30,6 +30,8 @@ struct Table {
     by_path: HashTable<Named>,
     hasher: RandomState,
     len: usize,
+    /// The greatest `len` since the tables were shrunk.
+    most: usize,
 }
 
 /// Inodes by their numbers, which are given in turn: rows of [`ROW`], without those in which nothing is
@@ -108,6 +110,7 @@ impl Table {
             none => {
                 *none = Some((node.clone(), 1));
                 self.len += 1;
+                self.most = self.most.max(self.len);
             }
         }
         let named = Named::new(self.hash(node.path()), number);
@@ -149,6 +152,7 @@ impl Table {
     fn shrink(&mut self) {
         self.by_number.0.shrink_to_fit();
         self.by_path.shrink_to_fit(|named| spread(named.hash));
+        self.most = self.len;
     }
 }
 
@@ -221,6 +225,11 @@ impl Inodes {
     /// Gives back the room of inodes that are forgotten.
     pub(super) fn shrink(&self) {
         lock(&self.table).shrink();
+    }
+
+    /// The most inodes that the kernel remembered since [`Inodes::shrink`], the root not counted.
+    pub(super) fn most(&self) -> usize {
+        lock(&self.table).most
     }
 
     /// How many inodes the kernel remembers, the root not counted.
@@ -323,7 +332,9 @@ mod tests {
         for i in (0..5000).filter(|i| i % 7 > 0) {
             inodes.forget(i + 2, 1);
         }
+        assert_eq!(inodes.most(), 5000);
         inodes.shrink();
+        assert_eq!(inodes.most(), 715);
         for i in 0..5000 {
             let number = (i % 7 == 0).then(|| NonZeroU64::new(i + 2).expect("not 0"));
             assert_eq!(inodes.number_of(&key(i)), number);

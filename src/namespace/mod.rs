@@ -160,10 +160,11 @@ impl Namespace {
         self.inodes.names()
     }
 
-    /// Bytes that names take, about: those that are known, and those that the kernel remembers.
-    pub fn bytes(&self) -> u64 {
-        let known = lock(&self.directories).bytes;
-        known + self.inodes.len() as u64 * INODE_BYTES
+    /// Bytes that the names take which the kernel remembers, about: now, and at most since the last
+    /// [`Namespace::shrink`].
+    pub fn bytes(&self) -> (u64, u64) {
+        let bytes = |inodes: usize| inodes as u64 * INODE_BYTES;
+        (bytes(self.inodes.len()), bytes(self.inodes.most()))
     }
 
     /// Gives back the room of names that are forgotten.
