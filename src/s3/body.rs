@@ -127,11 +127,8 @@ impl Body {
                 let Some(checksum) = self.checksum.take() else {
                     return Ok(None);
                 };
-                return match checksum.compare() {
-                    Ok(()) => {
-                        self.s3.compared.right();
-                        Ok(Some(Piece::Proven))
-                    }
+                return match self.s3.compared.compare(checksum, &self.key) {
+                    Ok(()) => Ok(Some(Piece::Proven)),
                     Err(algorithm) => self.came_wrong(algorithm).await.map(Some),
                 };
             };
@@ -199,7 +196,6 @@ impl Body {
     /// Begins anew, over another connection.
     async fn came_wrong(&mut self, algorithm: &'static str) -> Result<Piece, Error> {
         self.wrong += 1;
-        self.s3.compared.wrong(&self.key, algorithm);
         self.s3.sender.renew_connections();
         if self.wrong == MOST_WRONG {
             let from = self.s3.sender.place(&self.key);

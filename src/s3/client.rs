@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use reqwest::Url;
 
+use super::checksum::Checksum;
 use super::error::{Error, Failure};
 use super::hedge::Kinds;
 use super::http::Pool;
@@ -165,19 +166,25 @@ impl Compared {
         (count(&self.right), count(&self.wrong))
     }
 
-    pub(super) fn right(&self) {
-        self.right.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Tells of it, too.
-    pub(super) fn wrong(&self, key: &str, algorithm: &str) {
-        let wrong = self.wrong.fetch_add(1, Ordering::Relaxed) + 1;
-        tracing::warn!(
-            key,
-            algorithm,
-            wrong,
-            "an object came with wrong bytes: asking for it again"
-        );
+    /// Compares, when all bytes have come, and counts; bytes that are wrong are told, too, and what their
+    /// checksum is called.
+    pub(super) fn compare(&self, checksum: Checksum, key: &str) -> Result<(), &'static str> {
+        let compared = checksum.compare();
+        match compared {
+            Ok(()) => {
+                self.right.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(algorithm) => {
+                let wrong = self.wrong.fetch_add(1, Ordering::Relaxed) + 1;
+                tracing::warn!(
+                    key,
+                    algorithm,
+                    wrong,
+                    "an object came with wrong bytes: asking for it again"
+                );
+            }
+        }
+        compared
     }
 }
 

@@ -107,13 +107,8 @@ impl S3 {
             let whole = format!("bytes 0-{}/{}", bytes.len().wrapping_sub(1), bytes.len());
             if let Some(mut checksum) = checksum.filter(|_| range.is_none_or(|it| it == whole)) {
                 checksum.update(&bytes);
-                match checksum.compare() {
-                    Ok(()) => self.compared.right(),
-                    Err(algorithm) => {
-                        self.compared.wrong(key, algorithm);
-                        return Err(Failure::Transient(format!("wrong {algorithm}")));
-                    }
-                }
+                let compared = self.compared.compare(checksum, key);
+                compared.map_err(|algorithm| Failure::Transient(format!("wrong {algorithm}")))?;
             }
             Ok(FirstBytes {
                 etag,

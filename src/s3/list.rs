@@ -86,8 +86,8 @@ impl S3 {
         }
         for _ in 0..MOST_EMPTY {
             let page = self.page(&query, from, request).await?;
-            token = match page.next_token {
-                Some(token) if page.objects.is_empty() && page.prefixes.is_empty() => token,
+            token = match &page.next_token {
+                Some(token) if page.last().is_none() => token.clone(),
                 _ => return Ok(page),
             };
             if !seen.insert(hasher.hash_one(&token)) {

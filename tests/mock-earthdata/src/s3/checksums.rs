@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::content::Object;
 use crate::settings::Checksums;
+use crate::state::State;
 
 /// Larger objects have none, as if they were uploaded without: each answer computes it anew.
 const LARGEST: u64 = 16 << 20;
@@ -24,16 +25,17 @@ pub(crate) struct Said {
 
 /// What an answer says that carries `range` of the object, all of it if there is none.
 pub(crate) fn said(
-    offered: Checksums,
+    state: &State,
+    is_asked_for: bool,
     key: &str,
     object: &Object,
     range: Option<&Range<u64>>,
 ) -> Option<Said> {
     let is_whole = range.is_none_or(|range| *range == (0..object.size));
-    if !is_whole || object.size > LARGEST {
+    if !is_asked_for || !is_whole || object.size > LARGEST {
         return None;
     }
-    match offered {
+    match state.checksums {
         Checksums::None => None,
         Checksums::FullObject => {
             let crc = object.checksum(key, crc_fast::CrcAlgorithm::Crc64Nvme)?;

@@ -173,17 +173,6 @@ pub(crate) fn content_range(
 /// What is said of the object's checksum, if anything.
 struct MaySay(Option<Said>);
 
-fn checksum(
-    state: &State,
-    is_asked_for: bool,
-    key: &str,
-    object: &Object,
-    range: Option<&Range<u64>>,
-) -> MaySay {
-    let offered = Some(state.checksums).filter(|_| is_asked_for);
-    MaySay(offered.and_then(|offered| checksums::said(offered, key, object, range)))
-}
-
 impl MaySay {
     fn of(&self, algorithm: &str) -> Option<String> {
         let said = self.0.as_ref().filter(|said| said.algorithm == algorithm);
@@ -306,13 +295,14 @@ impl S3 for Objects {
         };
         conditions.check(&object, hit)?;
         let range = resolve(input.range.as_ref(), object.size, hit)?;
-        let said = checksum(
+        let asked = input.checksum_mode.is_some();
+        let said = MaySay(checksums::said(
             &self.state,
-            input.checksum_mode.is_some(),
+            asked,
             &input.key,
             &object,
             range.as_ref(),
-        );
+        ));
         let length = range
             .as_ref()
             .map_or(object.size, |range| range.end - range.start);
@@ -349,13 +339,14 @@ impl S3 for Objects {
         };
         conditions.check(&object, hit)?;
         let range = resolve(input.range.as_ref(), object.size, hit)?;
-        let said = checksum(
+        let asked = input.checksum_mode.is_some();
+        let said = MaySay(checksums::said(
             &self.state,
-            input.checksum_mode.is_some(),
+            asked,
             &input.key,
             &object,
             range.as_ref(),
-        );
+        ));
         let bytes = range.clone().unwrap_or(0..object.size);
         let reader = object
             .open(&input.key)

@@ -235,10 +235,8 @@ fn described(
         let class = storage_class(object);
         let _ = write!(headers, "x-amz-storage-class: {class}\r\n");
     }
-    if let Some(said) = Some(state.checksums)
-        .filter(|_| record.checksum_mode)
-        .and_then(|offered| checksums::said(offered, &record.key, object, range.as_ref()))
-    {
+    let asked = record.checksum_mode;
+    if let Some(said) = checksums::said(state, asked, &record.key, object, range.as_ref()) {
         let _ = write!(
             headers,
             "x-amz-checksum-{}: {}\r\nx-amz-checksum-type: {}\r\n",
