@@ -7,8 +7,6 @@
 
 use tokio::time::Instant;
 
-use super::known::{Span, just_behind};
-use super::ranges::keys_of;
 use super::{Dir, Namespace, PAGE};
 use crate::request::Request;
 use crate::s3::{Error, ListFrom, ListQuery};
@@ -121,16 +119,7 @@ impl Namespace {
             max_keys: PAGE as u16,
         };
         let page = self.s3.list(query, request).await?;
-        let behind = dir.prefix.len();
-        let end = match (&page.next_token, page.last()) {
-            (Some(_), Some(last)) => Some(just_behind(&last[behind..])),
-            _ => None,
-        };
-        let span = Span {
-            start: after.map_or_else(Vec::new, |after| just_behind(&after[behind..])),
-            end: end.clone(),
-        };
-        self.learn_keys(&dir.prefix, span, asked, keys_of(page));
+        let end = self.learn_page(dir, after, page, asked);
         self.learn_quietly(dir, |known| known.habit.unused = Some(asked));
         Ok(end)
     }

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::known::{End, Span};
+use super::known::{End, Span, just_behind};
 use super::names::{is_sayable, warn_of_left_out};
-use super::ranges::{Listed, Ranges};
+use super::ranges::{Listed, Ranges, keys_of};
 use super::{Dir, Namespace, Node};
 use crate::request::Request;
-use crate::s3::{Error, ObjectMeta};
+use crate::s3::{Error, ObjectMeta, Page};
 use crate::sync::Arc;
 
 /// One name of a directory.
@@ -232,6 +232,28 @@ impl Namespace {
             nodes
         });
         (nodes, unsayable)
+    }
+
+    /// Notes a page of `dir`, from its beginning or behind a key. Returns the place where it ends, if that
+    /// is not the end of the directory.
+    pub(super) fn learn_page(
+        &self,
+        dir: &Dir,
+        after: Option<&str>,
+        page: Page,
+        asked: Instant,
+    ) -> Option<Vec<u8>> {
+        let behind = dir.prefix.len();
+        let end = match (&page.next_token, page.last()) {
+            (Some(_), Some(last)) => Some(just_behind(&last[behind..])),
+            _ => None,
+        };
+        let span = Span {
+            start: after.map_or_else(Vec::new, |after| just_behind(&after[behind..])),
+            end: end.clone(),
+        };
+        self.learn_keys(&dir.prefix, span, asked, keys_of(page));
+        end
     }
 
     /// For how long an entry may be believed.

@@ -3,10 +3,14 @@
 use tokio::time::Instant;
 
 use super::known::{Place, Span, just_behind};
-use super::names::is_sayable;
+use super::names::{is_sayable, looks_like_a_file};
 use super::{Dir, Namespace, Node};
 use crate::request::Request;
 use crate::s3::{Error, ListFrom, ListQuery, Page};
+
+/// What is listed of a directory along with the question whether it exists. HLS and Sentinel-1 granules are
+/// directories of some twenty files.
+const FIRST_CHILDREN: u16 = 32;
 
 impl Namespace {
     /// Asks S3 for what `place` leaves open about `name`, side by side, and notes the answers.
@@ -23,20 +27,25 @@ impl Namespace {
         }
         let key = format!("{}{name}", dir.prefix);
         let below = format!("{key}/");
-        let first = async |prefix, is_known| {
+        // Who asks for a directory wants something in it: a small one is known with the same answer.
+        let children = match looks_like_a_file(name) {
+            true => 1,
+            false => FIRST_CHILDREN,
+        };
+        let first = async |prefix, max_keys, is_known| {
             let query = ListQuery {
                 prefix,
-                delimited: false,
+                delimited: max_keys > 1,
                 from: ListFrom::Start,
-                max_keys: 1,
+                max_keys,
             };
             match is_known {
                 true => Ok(None),
                 false => self.s3.list(query, request).await.map(Some),
             }
         };
-        let file = first(&key, place.file.is_some());
-        let directory = first(&below, place.directory.is_some());
+        let file = first(&key, 1, place.file.is_some());
+        let directory = first(&below, children, place.directory.is_some());
         let (file, directory) = match tokio::join!(file, directory) {
             (Ok(file), Ok(directory)) => (file, directory),
             (Err(Error::AccessDenied(_)), _) | (_, Err(Error::AccessDenied(_))) => {
@@ -50,8 +59,13 @@ impl Namespace {
             place.file = Some((file, asked));
         }
         if let Some(page) = directory {
-            let exists = !page.objects.is_empty();
+            let exists = page.last().is_some();
             let directory = self.learn_directory(dir, name, exists, asked);
+            if let Some(Node::Directory(child)) = &directory
+                && children > 1
+            {
+                self.learn_page(child, None, page, asked);
+            }
             place.directory = Some((directory, asked));
         }
         Ok(place)

@@ -145,7 +145,7 @@ impl S3 {
 }
 
 /// Lists of up to so many keys are about names, not about pages.
-const FEW: u16 = 10;
+const FEW: u16 = 32;
 
 /// Makes a page of an answer. One that cannot be read may be read the next time.
 fn read(xml: &[u8]) -> Result<Page, Failure> {

@@ -110,6 +110,9 @@ fn after_a_listing_stat_and_open_and_absent_names_send_nothing_but_gets() {
 #[test]
 fn a_cold_name_costs_two_requests_side_by_side_whatever_its_siblings() {
     let siblings = (0..3000).map(|i| (format!("dir/x-{i:04}"), "s"));
+    // More than come along with the directory.
+    let before = (0..50).map(|i| (format!("dir/a-{i:04}"), "s"));
+    let siblings = before.chain(siblings);
     let objects = [("dir/x/inside", "i"), ("dir/file", "f")];
     let objects = objects.map(|(key, content)| (key.to_owned(), content));
     let world = crate::support::world_with(siblings.chain(objects), |settings| {
