@@ -2,18 +2,15 @@
 //!
 //! They save a round trip where a program opens and reads what it has looked up, and are wasted on one
 //! that only looks. Each file that is read right after its lookup earns credit, each such fetch costs
-//! some, so that it begins after the first read and ends by itself.
+//! some, so that it goes on with reads and ends by itself. The first ones are on credit.
 
 use std::num::NonZeroU64;
 
 use lru::LruCache;
 
+use crate::reader::Credit;
 use crate::sync::{Mutex, lock};
 
-/// What one file that is read earns, in fetches.
-const EARNED: u32 = 2;
-/// So many fetches in vain end it.
-const MOST: u32 = 8;
 /// Files looked up of which it is remembered that they are not read yet.
 const REMEMBERED: usize = 256;
 
@@ -22,7 +19,7 @@ pub(super) struct Along(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    credit: u32,
+    credit: Credit,
     /// Versions that S3 was asked for by name, and not read since.
     asked: LruCache<NonZeroU64, ()>,
 }
@@ -31,7 +28,7 @@ impl Default for Along {
     fn default() -> Self {
         let remembered = std::num::NonZeroUsize::new(REMEMBERED).expect("not zero");
         Self(Mutex::new(State {
-            credit: 0,
+            credit: Credit::default(),
             asked: LruCache::new(remembered),
         }))
     }
@@ -40,10 +37,7 @@ impl Default for Along {
 impl Along {
     /// Whether to fetch along with the next lookup, which is paid for then.
     pub(super) fn spend(&self) -> bool {
-        let credit = &mut lock(&self.0).credit;
-        let is_worth_it = *credit > 0;
-        *credit = credit.saturating_sub(1);
-        is_worth_it
+        lock(&self.0).credit.spend()
     }
 
     /// Notes that S3 was asked for this version by name.
@@ -55,7 +49,7 @@ impl Along {
     pub(super) fn read(&self, version: NonZeroU64) {
         let mut state = lock(&self.0);
         if state.asked.pop(&version).is_some() {
-            state.credit = (state.credit + EARNED).min(MOST);
+            state.credit.earn();
         }
     }
 }
@@ -65,18 +59,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_begins_with_a_read_goes_on_with_reads_and_ends_without() {
+    fn only_files_that_are_read_after_their_lookup_earn_more() {
         let along = Along::default();
+        let left = || (0..100).filter(|_| along.spend()).count();
         let number = |n| NonZeroU64::MIN.saturating_add(n);
-        assert!(!along.spend());
-        for n in 0..20 {
-            along.asked(number(n));
-            along.read(number(n));
-            assert!(along.spend());
-        }
-        // Read again, or listed and not looked up: earns nothing.
+        assert!(left() > 0, "on credit");
+        along.asked(number(3));
+        assert_eq!(left(), 0);
         along.read(number(3));
-        let in_vain = (0..100).filter(|_| along.spend()).count();
-        assert!(in_vain <= MOST as usize, "{in_vain}");
+        assert!(left() > 0);
+        // Read again, or listed and not looked up.
+        along.read(number(3));
+        along.read(number(4));
+        assert_eq!(left(), 0);
     }
 }

@@ -155,7 +155,8 @@ impl Fs {
         if let Some(answer) = self.namespace.known(&dir, name) {
             return Ok(answer);
         }
-        let is_read_next = looks_like_a_file(name) && self.along.spend();
+        // What begins with a dot are settings that a program looks for everywhere.
+        let is_read_next = looks_like_a_file(name) && !name.starts_with('.') && self.along.spend();
         let first = is_read_next.then(|| {
             let key = format!("{}{name}", dir.prefix);
             self.reader.fetch_by_name(key, *request)

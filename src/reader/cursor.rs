@@ -18,7 +18,7 @@ use crate::s3::ByteRange;
 /// the kernel sends read-ahead out of order.
 const NEAR: u64 = 1 << 20;
 /// What the first read at the start of an object fetches, if it looks at the header only.
-const HEADER: u64 = 256 << 10;
+pub(super) const HEADER: u64 = 256 << 10;
 /// The kernel doubles and quadruples the first read of a file: one of 128 KiB was at least 32 KiB.
 const STREAMS_READ: u64 = 128 << 10;
 /// From this size on a read is one of data, not of metadata.
@@ -42,8 +42,12 @@ pub(super) struct Plan {
     pub(super) fetch: ByteRange,
     /// Ahead of it.
     pub(super) ahead: Vec<ByteRange>,
+    /// In GETs of so many bytes.
+    pub(super) part: u64,
     /// Blocks that the reader has left behind.
     pub(super) spent: Option<ByteRange>,
+    /// A read of the header of an object that is larger than that.
+    pub(super) is_header: bool,
     /// A read that follows no other: its `fetch` is for others to widen.
     pub(super) random: bool,
 }
@@ -206,7 +210,9 @@ impl Cursors {
         let mut plan = Plan {
             fetch: read,
             ahead: Vec::new(),
+            part: START,
             spent: None,
+            is_header: false,
             random: true,
         };
         let mut course = Course::New { swapped: false };
@@ -214,6 +220,7 @@ impl Cursors {
             // Most readers go on from here, and who asks for much at once wants more.
             plan.fetch = first_fetch(read.len(), size).unwrap_or(read);
             plan.random = false;
+            plan.is_header = read.len() < STREAMS_READ && size > HEADER;
             let end = plan.fetch.end();
             let more = match size {
                 _ if read.len() < STREAMS_READ => end,
@@ -240,7 +247,11 @@ impl Cursors {
             let likely = self.likely_run();
             let run_on = self.run_on.of(read);
             if *run_on >= RUNS_ON {
-                let window = (4 * read.len()).min(START);
+                let window = match read.len() {
+                    // As much as the kernel asks for at a time, and not from where a block begins.
+                    START.. if !read.start().is_multiple_of(START) => RAMP / 2,
+                    len => (4 * len).min(START),
+                };
                 let more = likely.map_or(window, |run| run.saturating_sub(read.len()).min(RAMP));
                 let end = (read.end() + more).min(size);
                 plan.ahead.extend(ByteRange::new(read.end(), end));
@@ -336,7 +347,9 @@ impl Cursor {
         let mut plan = Plan {
             fetch: read,
             ahead: Vec::new(),
+            part: START,
             spent: None,
+            is_header: false,
             random: false,
         };
         match &mut self.course {
@@ -348,6 +361,7 @@ impl Cursor {
                 let before = forward.next;
                 plan.fetch = forward.fetch(read, size);
                 plan.spent = left_behind(before, forward.next);
+                plan.part = forward.part();
                 plan.ahead.extend(forward.extend(bounds, now));
             }
             Course::Backward(window) => {

@@ -33,6 +33,8 @@ pub(super) struct Forward {
     pub(super) is_guess: bool,
     /// The reader had to wait since the window was last judged.
     pub(super) starved: bool,
+    /// Until a larger window is found not to make the reader faster.
+    is_growing: bool,
     /// When it was judged, and `next` then.
     judged: Option<(Instant, u64)>,
     /// Bytes per second, at the window before.
@@ -61,6 +63,7 @@ impl Forward {
             window,
             is_guess: false,
             starved: false,
+            is_growing: true,
             judged: None,
             rate: 0,
         }
@@ -72,13 +75,28 @@ impl Forward {
             ..START => LEAST_WINDOW / 2,
             // A part of the window: one that the grain swallows would never grow.
             START..RAMP => START / 4,
-            RAMP.. => PART,
+            RAMP.. => self.part(),
         }
     }
 
-    /// Where nothing is planned for `read`, it takes what surrounds it along: no GET per read.
+    /// How long a GET is. As long as the window grows, it is to be here soon, over many connections; later
+    /// few long ones are cheaper.
+    pub(super) fn part(&self) -> u64 {
+        match self.is_growing {
+            true => (self.window / 16)
+                .next_multiple_of(START)
+                .clamp(START, PART),
+            false => PART,
+        }
+    }
+
+    /// Where nothing is planned for `read`, it takes what surrounds it along: no GET per read. What is
+    /// planned is on its way, and nothing would be fetched with it.
     pub(super) fn fetch(&mut self, read: ByteRange, size: u64) -> ByteRange {
         self.next = self.next.max(read.end());
+        if read.end() <= self.planned {
+            return read;
+        }
         let end = read.end().next_multiple_of(self.grain().min(START));
         let fetch = ByteRange::new(read.start(), end.min(size)).unwrap_or(read);
         self.planned = self.planned.max(fetch.end());
@@ -128,6 +146,8 @@ impl Forward {
         if self.starved && rate > self.rate.saturating_mul(GAIN) / 100 {
             self.rate = rate;
             self.window = (2 * self.window).min(most);
+        } else {
+            self.is_growing = false;
         }
         self.starved = false;
         self.judged = Some((now, self.next));

@@ -5,9 +5,11 @@
 //! absent run becomes one GET, whose bytes serve waiters as they arrive. Fetching ahead takes only
 //! memory and connections that demand leaves free, and ends with the last handle.
 
+mod credit;
 mod cursor;
 mod first;
 mod forward;
+mod head;
 mod random;
 
 use std::collections::HashMap;
@@ -20,6 +22,7 @@ use random::Width;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+pub use credit::Credit;
 pub use first::Coming;
 
 use crate::cache::{BLOCK, Cache, CachedObject, Fill, Pinned, Slice, Status};
@@ -34,12 +37,14 @@ use crate::sync::{
 const PART: u64 = 6 << 20;
 /// No stream fetches further ahead than this, however large the memory: 128 MiB cover 1.2 GB/s for
 /// 100 ms.
-const MAX_WINDOW: u64 = 128 << 20;
+const MAX_WINDOW: u64 = 160 << 20;
 
 /// The part of the memory that one object may take by being fetched whole.
 const WHOLE_ROOM: (u64, u64) = (7, 8);
+/// In short parts: readers wait for what is under way.
+const WHOLE_PART: u64 = 2 << 20;
 /// Parts of it under way: enough for 1 GB/s at S3's speed of a connection.
-const WHOLE_AT_ONCE: usize = 12;
+const WHOLE_AT_ONCE: usize = 24;
 
 /// Reads object versions through one cache.
 #[derive(Debug)]
@@ -50,6 +55,7 @@ pub struct Reader {
     timeout: Duration,
     /// Sequences of reads that are fetched ahead of: they share the memory for that.
     streams: AtomicU64,
+    heads: head::Heads,
     /// How the objects that are open are read, by the number of the version.
     accesses: Mutex<HashMap<NonZeroU64, Weak<Shared>>>,
 }
@@ -62,6 +68,7 @@ impl Reader {
             cache: Cache::new(memory_limit),
             timeout,
             streams: AtomicU64::new(0),
+            heads: head::Heads::default(),
             accesses: Mutex::default(),
         })
     }
@@ -75,6 +82,7 @@ impl Reader {
             let shared = Arc::new(Shared {
                 reader: Arc::clone(self),
                 number,
+                head: head::Head::default(),
                 access: Mutex::default(),
             });
             accesses.insert(number, Arc::downgrade(&shared));
@@ -127,6 +135,7 @@ pub struct OpenObject {
 struct Shared {
     reader: Arc<Reader>,
     number: NonZeroU64,
+    head: head::Head,
     access: Mutex<Access>,
 }
 
@@ -172,6 +181,19 @@ impl OpenObject {
         };
         self.is_touched.store(true, Ordering::Relaxed);
         let plan = self.plan(wanted);
+        let slice = self.read_planned(&plan, wanted, request).await?;
+        if plan.is_header {
+            self.fetch_head(slice.as_bytes()).await;
+        }
+        Ok(slice)
+    }
+
+    async fn read_planned(
+        &self,
+        plan: &Plan,
+        wanted: ByteRange,
+        request: &Request,
+    ) -> Result<Slice, Error> {
         let cached = cached(&self.object);
         let cache = &self.reader().cache;
         loop {
@@ -182,14 +204,14 @@ impl OpenObject {
                     if plan.random {
                         self.access().width.found(wanted);
                     }
-                    self.keep_ahead(&plan).await;
+                    self.keep_ahead(plan).await;
                     return Ok(pinned.slice(wanted));
                 }
                 Status::OnTheWay => {}
                 Status::Failed(error) => return Err(error),
-                Status::Absent => self.fetch_now(&pinned, &plan, wanted, request).await,
+                Status::Absent => self.fetch_now(&pinned, plan, wanted, request).await,
             }
-            self.keep_ahead(&plan).await;
+            self.keep_ahead(plan).await;
             let waiting = Waiting::begin(&self.shared, wanted);
             match pinned.settled(wanted, request.deadline).await? {
                 Status::Present => {
@@ -208,6 +230,8 @@ impl OpenObject {
     }
 
     fn plan(&self, wanted: ByteRange) -> Plan {
+        let Shared { reader, head, .. } = &*self.shared;
+        head.read(&reader.heads, cursor::HEADER, wanted);
         let mut access = self.access();
         let window = self.reader().window();
         let size = self.object.meta.size;
@@ -246,19 +270,16 @@ impl OpenObject {
         }
     }
 
-    /// A random read had to wait: if such waits take longer than to fetch the object, it is fetched,
-    /// from this read on.
+    /// A random read had to wait: if such waits take too long beside fetching the object, it is fetched,
+    /// from this read on to both sides.
     fn waited(&self, read: ByteRange, wait: Duration) {
         let size = self.object.meta.size;
         let room = self.reader().cache.limit() / WHOLE_ROOM.1 * WHOLE_ROOM.0;
         if !self.access().width.waited(read, wait, size, room) {
             return;
         }
-        let on_and_around = [
-            ByteRange::new(read.start(), size),
-            ByteRange::new(0, read.start()),
-        ];
-        let parts = on_and_around.into_iter().flatten().flat_map(parts);
+        let all = ByteRange::new(0, size).into_iter();
+        let parts = all.flat_map(move |all| outwards(read.start(), all));
         let (reader, object) = (Arc::clone(self.reader()), Arc::clone(&self.object));
         let fetch_all = async move {
             let fetch = |part| fetch_part(&reader, &object, part);
@@ -274,14 +295,21 @@ impl OpenObject {
         if let Some(spent) = plan.spent {
             self.reader().cache.spend(cached(&self.object), spent);
         }
-        self.fetch_ahead(&plan.ahead).await;
+        self.fetch_ahead(&plan.ahead, plan.part).await;
     }
 
-    /// Fetches what is absent of `ranges` in parts, as far as memory goes.
-    async fn fetch_ahead(&self, ranges: &[ByteRange]) {
+    /// Fetches more than `header`, which was read from the start, if that is likely to be read next.
+    async fn fetch_head(&self, header: &[u8]) {
+        let Shared { reader, head, .. } = &*self.shared;
+        let early = head.early(&reader.heads, header, self.object.meta.size);
+        self.fetch_ahead(early.as_slice(), forward::START).await;
+    }
+
+    /// Fetches what is absent of `ranges` in parts of `len` bytes, as far as memory goes.
+    async fn fetch_ahead(&self, ranges: &[ByteRange], len: u64) {
         let cache = &self.reader().cache;
         let request = Request::demand(self.reader().timeout).as_prefetch();
-        for part in ranges.iter().copied().flat_map(parts) {
+        for part in ranges.iter().flat_map(|range| parts(*range, len)) {
             let pinned = cache.pin(cached(&self.object), part, &request).await;
             let Ok(Some(pinned)) = pinned else {
                 // No memory for more: the cursor must not believe that it is on its way.
@@ -360,15 +388,22 @@ fn cached(object: &ObjectVersion) -> CachedObject {
     }
 }
 
-/// Cuts a range at multiples of [`PART`].
-fn parts(range: ByteRange) -> impl Iterator<Item = ByteRange> {
+/// Cuts a range at multiples of `len`.
+fn parts(range: ByteRange, len: u64) -> impl Iterator<Item = ByteRange> {
     let mut start = range.start();
     std::iter::from_fn(move || {
-        let end = range.end().min((start / PART + 1) * PART);
+        let end = range.end().min((start / len + 1) * len);
         let part = ByteRange::new(start, end);
         start = end;
         part
     })
+}
+
+/// All parts of an object, those nearest to `middle` first.
+fn outwards(middle: u64, all: ByteRange) -> Vec<ByteRange> {
+    let mut parts: Vec<_> = parts(all, WHOLE_PART).collect();
+    parts.sort_by_key(|part| part.start().abs_diff(middle));
+    parts
 }
 
 /// Fetches what is absent of a range as a guess, if there is memory for it.
@@ -410,5 +445,19 @@ async fn fetch(reader: &Reader, object: &ObjectVersion, mut fill: Fill, request:
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_of_an_object_from_its_middle_outwards() {
+        let all = ByteRange::new(0, 9 << 20).expect("not empty");
+        let starts = outwards(5 << 20, all)
+            .into_iter()
+            .map(|part| part.start() >> 20);
+        assert_eq!(starts.collect::<Vec<_>>(), [4, 6, 2, 8, 0]);
     }
 }

@@ -21,10 +21,10 @@ const RECENT: usize = 64;
 pub(super) const WHOLE: u64 = 8 << 20;
 /// ... with so many random reads that had to be fetched.
 const MUCH_TOUCHED: u32 = 3;
-/// A larger one, if it has room in memory, comes whole when its readers have waited as long as that
-/// takes at so many bytes a second: so it costs at most twice the time of the better choice. HDF5 and
-/// NetCDF-4 metadata are hundreds of small reads all over the file, each after the other.
-const WHOLE_RATE: u64 = 800_000_000;
+/// A larger one, if it has room in memory, comes whole when its readers have also waited half as long as
+/// that takes at so many bytes a second. HDF5 and NetCDF-4 metadata are hundreds of small reads all over
+/// the file, each after the other: who has waited so often is not half done.
+const WHOLE_RATE: u64 = 1_000_000_000;
 /// A first read that ends so near the end is one for a table of contents there (zip, Parquet), which
 /// is longer than the read.
 const TAIL: u64 = 256 << 10;
@@ -97,7 +97,8 @@ impl Width {
         }
         self.waited += wait;
         let whole = Duration::from_micros(size.saturating_mul(1_000_000) / WHOLE_RATE);
-        let is_due = self.waited >= whole && size <= room && !self.is_whole;
+        let is_much = self.misses_ever >= MUCH_TOUCHED && self.waited >= whole / 2;
+        let is_due = is_much && size <= room && !self.is_whole;
         self.is_whole |= is_due;
         is_due
     }
@@ -164,14 +165,20 @@ mod tests {
 
     #[test]
     fn who_waits_long_gets_the_whole_object_once() {
-        let waits = |width: &mut Width, room| {
+        let waits = |width: &mut Width, size, room| {
             let wait = Duration::from_millis(30);
-            (1..200).find(|i| width.waited(range(*i << 20, 4096), wait, GIB / 4, room))
+            (1..200).find(|i| {
+                let read = range(*i << 20, 4096);
+                width.around(read, size);
+                width.waited(read, wait, size, room)
+            })
         };
         let mut width = Width::default();
-        assert_eq!(waits(&mut width, GIB), Some(12));
-        assert_eq!(waits(&mut width, GIB), None, "once");
-        assert_eq!(waits(&mut Width::default(), GIB / 8), None, "no room");
+        assert_eq!(waits(&mut width, GIB / 4, GIB), Some(5));
+        assert_eq!(waits(&mut width, GIB / 4, GIB), None, "once");
+        let new = Width::default;
+        assert_eq!(waits(&mut new(), GIB / 4, GIB / 8), None, "no room");
+        assert_eq!(waits(&mut new(), 20 << 20, GIB), Some(3), "one is no sign");
     }
 
     #[test]
