@@ -252,7 +252,8 @@ impl Namespace {
             start: after.map_or_else(Vec::new, |after| just_behind(&after[behind..])),
             end: end.clone(),
         };
-        self.learn_keys(&dir.prefix, span, asked, keys_of(page));
+        let (_, left_out) = self.learn_keys(&dir.prefix, span, asked, keys_of(page));
+        warn_of_left_out(&dir.prefix, left_out);
         end
     }
 
