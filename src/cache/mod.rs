@@ -60,7 +60,7 @@ const JOINED: u64 = 64 << 10;
 const SPARE_SHARE: u64 = 8;
 
 /// One in so many bytes may be of blocks that streams have left behind.
-const SPENT_SHARE: u64 = 8;
+const SPENT_SHARE: u64 = 32;
 
 /// The cache.
 pub struct Cache {
