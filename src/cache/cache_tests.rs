@@ -290,8 +290,8 @@ async fn what_a_stream_left_behind_makes_room_before_the_cache_is_full() {
         fill_whole(&mut pinned.claim(block)[0], 1 << 20);
         cache.spend(stream, block);
     }
-    assert_eq!(cache.used(), 8 * MIB);
-    let last = range(52 * MIB, 60 * MIB);
+    assert_eq!(cache.used(), 2 * MIB);
+    let last = range(58 * MIB, 60 * MIB);
     let pinned = pin(&cache, stream, last).await;
     assert!(matches!(pinned.status(last), Status::Present));
 }

@@ -1,12 +1,12 @@
 //! The memory of blocks.
 //!
 //! To give a mebibyte back to the system and get it anew costs a page fault for each of its pages, so
-//! blocks that are fetched whole hand their memory on, and it lies in huge pages where the system has
-//! them. Blocks of which little is fetched have addresses for all of it, and the system gives memory
+//! blocks that are fetched whole hand their memory on, and it lies in huge pages where those come cheaply. Blocks of which little is fetched have addresses for all of it, and the system gives memory
 //! for what is written. Blocks of small objects come from the heap.
 
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
+use std::time::{Duration, Instant};
 
 use super::BLOCK;
 use crate::sync::{Mutex, lock};
@@ -57,6 +57,45 @@ pub(super) struct Memories {
     /// What is held and what is free stay within this.
     limit: u64,
     free: Mutex<Free>,
+    costs: Mutex<Costs>,
+}
+
+/// What the pages of a chunk are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pages {
+    Huge,
+    Small,
+}
+
+/// How long it took lately to get a chunk in pages of each kind. Huge ones come in a quarter of the time
+/// and are cheaper to use; but on a virtual machine whose free memory goes back to its host (free page
+/// reporting, in just such pieces) they are what has to be fetched from there, and take ten times as long.
+#[derive(Debug, Default)]
+struct Costs {
+    huge: Duration,
+    small: Duration,
+    chunks: u32,
+}
+
+/// One chunk in so many tries the other kind.
+const TRIES: u32 = 32;
+
+impl Costs {
+    fn cheaper(&mut self) -> Pages {
+        self.chunks += 1;
+        let is_huge = self.huge <= self.small;
+        match is_huge ^ self.chunks.is_multiple_of(TRIES) {
+            true => Pages::Huge,
+            false => Pages::Small,
+        }
+    }
+
+    fn note(&mut self, pages: Pages, took: Duration) {
+        match pages {
+            Pages::Huge => self.huge = took,
+            Pages::Small => self.small = took,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +115,7 @@ impl Memories {
         Self {
             limit,
             free: Mutex::default(),
+            costs: Mutex::default(),
         }
     }
 
@@ -114,9 +154,44 @@ impl Memories {
         if let Some(memory) = free.warm.pop().or_else(|| free.cold.pop()) {
             return memory;
         }
-        let [first, second] = map_chunk();
-        free.warm.push(second);
+        drop(free);
+        let [first, second] = self.map_chunk();
+        lock(&self.free).warm.push(second);
         first
+    }
+
+    /// One aligned chunk with its pages, as memory for two blocks.
+    fn map_chunk(&self) -> [Memory; 2] {
+        let area = map(2 * CHUNK_LEN);
+        let before = area.as_ptr().align_offset(CHUNK_LEN);
+        // SAFETY: within the area, which is two chunks long; what is cut off is nobody's.
+        let chunk = unsafe {
+            let chunk = area.add(before);
+            unmap(area, before);
+            unmap(chunk.add(CHUNK_LEN), CHUNK_LEN - before);
+            chunk
+        };
+        let pages = lock(&self.costs).cheaper();
+        let begin = Instant::now();
+        let advise = |advice| {
+            // SAFETY: mapped privately just now, and nobody else's.
+            unsafe { libc::madvise(chunk.as_ptr().cast(), CHUNK_LEN, advice) };
+        };
+        match pages {
+            Pages::Huge => advise(libc::MADV_HUGEPAGE),
+            Pages::Small => advise(libc::MADV_NOHUGEPAGE),
+        }
+        // Linux before 5.14 does not know it, and gives the pages as they are written.
+        advise(libc::MADV_POPULATE_WRITE);
+        lock(&self.costs).note(pages, begin.elapsed());
+        // The system may make huge pages of small ones later, at its leisure.
+        advise(libc::MADV_HUGEPAGE);
+        // SAFETY: within the chunk.
+        [chunk, unsafe { chunk.add(BLOCK_LEN) }].map(|at| Memory {
+            at,
+            len: BLOCK_LEN,
+            kind: Kind::Whole,
+        })
     }
 
     /// Takes memory back of which `held` bytes were held.
@@ -195,27 +270,30 @@ fn map_area() -> impl Iterator<Item = Memory> {
     })
 }
 
-/// One aligned chunk, which the system may back with a huge page, as memory for two blocks.
-fn map_chunk() -> [Memory; 2] {
-    let area = map(2 * CHUNK_LEN);
-    let before = area.as_ptr().align_offset(CHUNK_LEN);
-    // SAFETY: within the area, which is two chunks long; what is cut off is nobody's.
-    unsafe {
-        let chunk = area.add(before);
-        unmap(area, before);
-        unmap(chunk.add(CHUNK_LEN), CHUNK_LEN - before);
-        libc::madvise(chunk.as_ptr().cast(), CHUNK_LEN, libc::MADV_HUGEPAGE);
-        [chunk, chunk.add(BLOCK_LEN)].map(|at| Memory {
-            at,
-            len: BLOCK_LEN,
-            kind: Kind::Whole,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chunks_lie_in_the_pages_that_come_sooner_and_the_others_are_tried_again() {
+        let mut costs = Costs::default();
+        let mut last = |huge, small| {
+            let of = |pages| Duration::from_micros(if pages == Pages::Huge { huge } else { small });
+            let mut count = 0;
+            for _ in 0..TRIES {
+                let pages = costs.cheaper();
+                costs.note(pages, of(pages));
+                count += u32::from(pages == Pages::Huge);
+            }
+            count
+        };
+        last(250, 1000);
+        assert_eq!(last(250, 1000), TRIES - 1);
+        last(5000, 1000);
+        assert_eq!(last(5000, 1000), 1);
+        last(250, 1000);
+        assert_eq!(last(250, 1000), TRIES - 1);
+    }
 
     /// vm.max_map_count is 65,530 by default.
     #[test]
