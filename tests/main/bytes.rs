@@ -141,9 +141,11 @@ fn without_a_checksum_that_can_be_compared_are_read_as_they_come() {
         (Checksums::None, &[][..]),
         (Checksums::Composite, &[]),
         (Checksums::FullObject, &["--no-checksums"]),
+        (Checksums::Unasked, &["--no-checksums"]),
     ] {
         for lean in [false, true] {
-            let key = |i: u64| format!("d/{i}");
+            // Names whose first bytes come along with the lookup.
+            let key = |i: u64| format!("{i}.bin");
             let objects = (0..20).map(|i| (key(i), Content::Synthetic { size: i * 1000 + 1 }));
             let world = world_with(objects.collect::<Vec<_>>(), |settings| {
                 settings.checksums = offered;

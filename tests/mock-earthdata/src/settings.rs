@@ -80,6 +80,8 @@ pub enum Checksums {
     /// CRC-64/NVME of all its bytes.
     #[default]
     FullObject,
+    /// The same, told also to who does not ask for it.
+    Unasked,
     /// CRC-32 of the CRC-32 of its parts.
     Composite,
 }

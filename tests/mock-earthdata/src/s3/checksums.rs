@@ -32,12 +32,13 @@ pub(crate) fn said(
     range: Option<&Range<u64>>,
 ) -> Option<Said> {
     let is_whole = range.is_none_or(|range| *range == (0..object.size));
-    if !is_asked_for || !is_whole || object.size > LARGEST {
+    let is_said = is_asked_for || state.checksums == Checksums::Unasked;
+    if !is_said || !is_whole || object.size > LARGEST {
         return None;
     }
     match state.checksums {
         Checksums::None => None,
-        Checksums::FullObject => {
+        Checksums::FullObject | Checksums::Unasked => {
             let crc = object.checksum(key, crc_fast::CrcAlgorithm::Crc64Nvme)?;
             Some(Said {
                 algorithm: "crc64nvme",
