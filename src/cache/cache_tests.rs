@@ -297,6 +297,21 @@ async fn what_a_stream_left_behind_makes_room_before_the_cache_is_full() {
 }
 
 #[tokio::test]
+async fn who_comes_back_to_a_few_blocks_does_not_push_them_out() {
+    let cache = Cache::new(64 * MIB);
+    let few = object(1, 2 * MIB);
+    let all = range(0, 2 * MIB);
+    let pinned = pin(&cache, few, all).await;
+    fill_whole(&mut pinned.claim(all)[0], 1 << 20);
+    drop(pinned);
+    for _ in 0..100 {
+        cache.spend(few, all);
+    }
+    let pinned = pin(&cache, few, all).await;
+    assert!(matches!(pinned.status(all), Status::Present));
+}
+
+#[tokio::test]
 async fn prefetch_leaves_some_memory_to_demand() {
     let cache = Cache::new(16 * MIB);
     let prefetch = demand().as_prefetch();

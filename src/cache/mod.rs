@@ -200,10 +200,16 @@ impl Cache {
         let mut gone = Vec::new();
         {
             let mut spent = lock(&self.spent);
-            spent.extend(parts(object, range).map(|part| BlockId {
-                object: object.number,
-                index: part.index,
-            }));
+            for part in parts(object, range) {
+                let id = BlockId {
+                    object: object.number,
+                    index: part.index,
+                };
+                // Once each: readers who come back to a few blocks are not to push them out.
+                if !spent.contains(&id) {
+                    spent.push_back(id);
+                }
+            }
             let keep = usize::try_from(self.limit() / SPENT_SHARE / BLOCK).unwrap_or(usize::MAX);
             let surplus = spent.len().saturating_sub(keep);
             let mut blocks = lock(&self.blocks);
