@@ -33,7 +33,7 @@ pub(super) struct Forward {
     pub(super) is_guess: bool,
     /// The reader had to wait since the window was last judged.
     pub(super) starved: bool,
-    /// Until a larger window is found not to make the reader faster.
+    /// Until the window is the largest, or a larger one is found not to make the reader faster.
     is_growing: bool,
     /// When it was judged, and `next` then.
     judged: Option<(Instant, u64)>,
@@ -146,6 +146,7 @@ impl Forward {
         if self.starved && rate > self.rate.saturating_mul(GAIN) / 100 {
             self.rate = rate;
             self.window = (2 * self.window).min(most);
+            self.is_growing = self.window < most;
         } else {
             self.is_growing = false;
         }

@@ -39,7 +39,7 @@ const PART: u64 = 6 << 20;
 /// 90 MB/s and 25 ms to its first byte, bring 1.7 GB/s.
 const MAX_WINDOW: u64 = 160 << 20;
 
-/// The part of the memory that one object may take by being fetched whole.
+/// The part of the memory that objects may take by being fetched whole, all that are open together.
 const WHOLE_ROOM: (u64, u64) = (7, 8);
 /// In short parts: readers wait for what is under way.
 const WHOLE_PART: u64 = 2 << 20;
@@ -55,6 +55,8 @@ pub struct Reader {
     timeout: Duration,
     /// Sequences of reads that are fetched ahead of: they share the memory for that.
     streams: AtomicU64,
+    /// Bytes of the objects that are open and were fetched whole.
+    whole: AtomicU64,
     heads: head::Heads,
     /// How the objects that are open are read, by the number of the version.
     accesses: Mutex<HashMap<NonZeroU64, Weak<Shared>>>,
@@ -68,6 +70,7 @@ impl Reader {
             cache: Cache::new(memory_limit),
             timeout,
             streams: AtomicU64::new(0),
+            whole: AtomicU64::new(0),
             heads: head::Heads::default(),
             accesses: Mutex::default(),
         })
@@ -149,6 +152,8 @@ struct Access {
     /// Fetches ahead under way.
     ahead: Vec<AbortHandle>,
     counted_streams: u64,
+    /// Bytes, if it was fetched whole.
+    whole: u64,
 }
 
 impl OpenObject {
@@ -181,19 +186,6 @@ impl OpenObject {
         };
         self.is_touched.store(true, Ordering::Relaxed);
         let plan = self.plan(wanted);
-        let slice = self.read_planned(&plan, wanted, request).await?;
-        if plan.is_header {
-            self.fetch_head(slice.as_bytes()).await;
-        }
-        Ok(slice)
-    }
-
-    async fn read_planned(
-        &self,
-        plan: &Plan,
-        wanted: ByteRange,
-        request: &Request,
-    ) -> Result<Slice, Error> {
         let cached = cached(&self.object);
         let cache = &self.reader().cache;
         loop {
@@ -204,14 +196,14 @@ impl OpenObject {
                     if plan.random {
                         self.access().width.found(wanted);
                     }
-                    self.keep_ahead(plan).await;
+                    self.keep_ahead(&plan).await;
                     return Ok(pinned.slice(wanted));
                 }
                 Status::OnTheWay => {}
                 Status::Failed(error) => return Err(error),
-                Status::Absent => self.fetch_now(&pinned, plan, wanted, request).await,
+                Status::Absent => self.fetch_now(&pinned, &plan, wanted, request).await,
             }
-            self.keep_ahead(plan).await;
+            self.keep_ahead(&plan).await;
             let waiting = Waiting::begin(&self.shared, wanted);
             match pinned.settled(wanted, request.deadline).await? {
                 Status::Present => {
@@ -236,7 +228,11 @@ impl OpenObject {
         let window = self.reader().window();
         let size = self.object.meta.size;
         let now = Instant::now();
-        let plan = access.cursors.access(wanted, size, window, now);
+        let mut plan = access.cursors.access(wanted, size, window, now);
+        if plan.is_header {
+            let along = head.along(&reader.heads, &self.object.key, wanted, size);
+            plan.ahead.extend(along);
+        }
         if size > random::WHOLE {
             let streams = access.cursors.streams();
             self.reader().count_streams(access.counted_streams, streams);
@@ -274,13 +270,20 @@ impl OpenObject {
     /// from this read on to both sides.
     fn waited(&self, read: ByteRange, wait: Duration) {
         let size = self.object.meta.size;
-        let room = self.reader().cache.limit() / WHOLE_ROOM.1 * WHOLE_ROOM.0;
-        if !self.access().width.waited(read, wait, size, room) {
-            return;
+        let reader = self.reader();
+        let room = reader.cache.limit() / WHOLE_ROOM.1 * WHOLE_ROOM.0;
+        let room = room.saturating_sub(reader.whole.load(Ordering::Relaxed));
+        {
+            let mut access = self.access();
+            if !access.width.waited(read, wait, size, room) {
+                return;
+            }
+            reader.whole.fetch_add(size, Ordering::Relaxed);
+            access.whole = size;
         }
         let all = ByteRange::new(0, size).into_iter();
         let parts = all.flat_map(move |all| outwards(read.start(), all));
-        let (reader, object) = (Arc::clone(self.reader()), Arc::clone(&self.object));
+        let (reader, object) = (Arc::clone(reader), Arc::clone(&self.object));
         let fetch_all = async move {
             let fetch = |part| fetch_part(&reader, &object, part);
             let parts = stream::iter(parts);
@@ -296,13 +299,6 @@ impl OpenObject {
             self.reader().cache.spend(cached(&self.object), spent);
         }
         self.fetch_ahead(&plan.ahead, plan.part).await;
-    }
-
-    /// Fetches more than `header`, which was read from the start, if that is likely to be read next.
-    async fn fetch_head(&self, header: &[u8]) {
-        let Shared { reader, head, .. } = &*self.shared;
-        let early = head.early(&reader.heads, header, self.object.meta.size);
-        self.fetch_ahead(early.as_slice(), forward::START).await;
     }
 
     /// Fetches what is absent of `ranges` in parts of `len` bytes, as far as memory goes.
@@ -341,6 +337,7 @@ impl Drop for Shared {
             fetch.abort();
         }
         self.reader.count_streams(access.counted_streams, 0);
+        self.reader.whole.fetch_sub(access.whole, Ordering::Relaxed);
         let mut accesses = lock(&self.reader.accesses);
         // The file may have been opened again meanwhile.
         let is_own = |shared: &Weak<Self>| std::ptr::eq(shared.as_ptr(), self);

@@ -178,30 +178,21 @@ fn a_look_at_the_header_does_not_fetch_the_file() {
 
 #[test]
 fn the_overviews_of_a_cog_come_with_its_header() {
-    let size = 20 * MIB;
-    let content = |magic: &[u8]| {
-        let mut bytes = vec![7; usize::try_from(size).expect("small")];
-        bytes[..magic.len()].copy_from_slice(magic);
-        Content::Bytes(bytes.into())
-    };
-    let world = world([
-        ("a.tif".to_owned(), content(b"II*\0")),
-        ("a.h5".to_owned(), content(b"\x89HDF\r\n\x1a\n")),
-    ]);
+    let world = objects(["a.tif", "a.h5"].map(|key| (key.to_owned(), 20 * MIB)));
     let mount = Mount::new(&world);
     far_away(&world);
-    let read = |name: &str, offset| {
-        let file = File::open(mount.path(name)).expect("open");
-        file.read_exact_at(&mut [0; 4096], offset).expect("a read");
-        file
-    };
-    let _open = read("a.tif", 0);
-    until_fetched(&world, 4 * MIB);
+    let open = |key: &str| File::open(mount.path(key)).expect("open");
+    let (tif, h5) = (open("a.tif"), open("a.h5"));
+    until_idle(&world);
     world.reset_counters();
-    read("a.tif", 3 * MIB / 2);
+    read(&tif, "a.tif", 0, 4 * KIB);
+    until_fetched(&world, 4 * MIB - 64 * KIB);
+    assert_eq!(world.counters().depth, 1);
+    world.reset_counters();
+    read(&tif, "a.tif", 3 * MIB / 2, 4 * KIB);
     assert_eq!(world.counters().get, 0);
-    let _open = read("a.h5", 0);
-    read("a.h5", 3 * MIB / 2);
+    read(&h5, "a.h5", 0, 4 * KIB);
+    read(&h5, "a.h5", 3 * MIB / 2, 4 * KIB);
     until_idle(&world);
     assert!(world.counters().body_bytes < MIB);
 }
@@ -225,6 +216,34 @@ fn an_object_whose_readers_wait_again_and_again_comes_whole_and_once() {
     let counters = world.counters();
     assert_eq!(counters.body_bytes, size);
     assert!(counters.get <= 80, "{} GETs", counters.get);
+}
+
+#[test]
+fn objects_that_come_whole_do_not_push_one_another_out() {
+    let size = 96 * MIB;
+    let world = objects(["a", "b"].map(|key| (key.to_owned(), size)));
+    let mount = Mount::with_args(&world, &["--memory-limit", "192MiB"]);
+    far_away(&world);
+    let file = |key: &str| File::open(mount.path(key)).expect("open");
+    let a = file("a");
+    let read_around = |file: &File, key| {
+        for place in [50, 3, 81, 27, 64, 12, 90, 40, 70, 20] {
+            read(file, key, place * MIB, 4 * KIB);
+        }
+    };
+    read_around(&a, "a");
+    until_fetched(&world, size);
+    world.reset_counters();
+    read_around(&file("b"), "b");
+    until_idle(&world);
+    assert!(world.counters().body_bytes < 10 * MIB, "no room for both");
+    drop(a);
+    world.reset_counters();
+    let b = file("b");
+    for place in 1..40 {
+        read(&b, "b", place * 37 % 95 * MIB + 500 * KIB, 4 * KIB);
+    }
+    until_fetched(&world, size * 9 / 10);
 }
 
 #[test]
