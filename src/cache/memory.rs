@@ -1,7 +1,8 @@
 //! The memory of blocks.
 //!
 //! To give a mebibyte back to the system and get it anew costs a page fault for each of its pages, so
-//! blocks that are fetched whole hand their memory on, and it lies in huge pages where those come cheaply. Blocks of which little is fetched have addresses for all of it, and the system gives memory
+//! blocks that are fetched whole hand their memory on, and it lies in huge pages where those come
+//! cheaply. Blocks of which little is fetched have addresses for all of it, and the system gives memory
 //! for what is written. Blocks of small objects come from the heap.
 
 use std::mem::MaybeUninit;
@@ -181,7 +182,8 @@ impl Memories {
             Pages::Huge => advise(libc::MADV_HUGEPAGE),
             Pages::Small => advise(libc::MADV_NOHUGEPAGE),
         }
-        // Linux before 5.14 does not know it, and gives the pages as they are written.
+        // Linux before 5.14 does not know it: the pages come as they are written, and are huge, as is said
+        // at last.
         advise(libc::MADV_POPULATE_WRITE);
         lock(&self.costs).note(pages, begin.elapsed());
         // The system may make huge pages of small ones later, at its leisure.
