@@ -10,7 +10,7 @@ use crate::s3::{Error, ListFrom, ListQuery, Page};
 
 /// What is listed of a directory along with the question whether it exists. HLS and Sentinel-1 granules are
 /// directories of some twenty files.
-const FIRST_CHILDREN: u16 = 32;
+pub(super) const FIRST_CHILDREN: u16 = 32;
 
 impl Namespace {
     /// Asks S3 for what `place` leaves open about `name`, side by side, and notes the answers.

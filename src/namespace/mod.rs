@@ -221,7 +221,11 @@ impl Namespace {
     fn known_run(&self, dir: &Dir, from: &[u8]) -> Option<Run> {
         let mut directories = lock(&self.directories);
         let known = directories.known.get(&dir.prefix)?;
-        known.run(from, PAGE, self.believed())
+        let run = known.run(from, PAGE, self.believed())?;
+        // What came with the lookup of a large directory spares no request.
+        let is_worth_it =
+            run.end.is_none() || run.nodes.len() > usize::from(lookup::FIRST_CHILDREN);
+        is_worth_it.then_some(run)
     }
 
     /// What `name` in `dir` stands for, if that is believed.

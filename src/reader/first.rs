@@ -26,7 +26,7 @@ impl Reader {
     }
 
     /// `first` was fetched by the name of `object`: reads of it wait for that from now on. If it is of
-    /// another version, or fails, they fetch for themselves.
+    /// another version, or fails before the time for an operation is over, they fetch for themselves.
     pub async fn adopt(self: &Arc<Self>, object: &ObjectVersion, first: Coming) {
         let Some(range) = ByteRange::new(0, object.meta.size.min(LEN)) else {
             return;
@@ -40,12 +40,16 @@ impl Reader {
         };
         let etag = object.meta.etag.clone();
         spawn(async move {
-            if let Ok(Ok(first)) = first.0.await
-                && first.etag == etag
-                && fill.rest() == Some(range)
-                && first.bytes.len() as u64 == range.len()
-            {
-                fill.push(&first.bytes);
+            match first.0.await {
+                Ok(Ok(first)) => {
+                    let is_it = first.etag == etag && first.bytes.len() as u64 == range.len();
+                    if is_it && fill.rest() == Some(range) {
+                        fill.push(&first.bytes);
+                    }
+                }
+                // Who waited for them has waited long enough.
+                Ok(Err(error @ Error::TimedOut)) => return fill.fail(&error),
+                _ => {}
             }
             drop((fill, pinned));
         });
