@@ -98,7 +98,9 @@ impl S3 {
             let headers = &headers[..if self.compares { 2 } else { 1 }];
             let answer = self.sender.send(Method::Get, &target, headers, &attempt);
             let answer = answer.await?;
-            let range = answer.headers().get("content-range").map(str::to_owned);
+            let is_all = answer.status().as_u16() == 200;
+            let got = answer.headers().get("content-range");
+            let got = got.unwrap_or_default().to_owned();
             let checksum = Checksum::of_whole(|name| answer.headers().get(name));
             // Some servers say it unasked.
             let checksum = checksum.filter(|_| self.compares);
@@ -106,8 +108,14 @@ impl S3 {
             let etag = etag.ok_or_else(|| Failure::Transient("a GET without ETag".to_owned()))?;
             let most = usize::try_from(len).unwrap_or(usize::MAX);
             let bytes = whole(answer.into_body(), most, attempt.patience).await?;
-            let whole = format!("bytes 0-{}/{}", bytes.len().wrapping_sub(1), bytes.len());
-            if let Some(mut checksum) = checksum.filter(|_| range.is_none_or(|it| it == whole)) {
+            let size = bytes.len();
+            let expected = format!("bytes 0-{}/", size.wrapping_sub(1));
+            if !is_all && !got.starts_with(&expected) {
+                let text = format!("asked for {range}, got {got:?}");
+                return Err(Failure::Transient(text));
+            }
+            let is_all = is_all || got == format!("{expected}{size}");
+            if let Some(mut checksum) = checksum.filter(|_| is_all) {
                 checksum.update(&bytes);
                 let compared = self.compared.compare(checksum, key);
                 compared.map_err(|algorithm| Failure::Transient(format!("wrong {algorithm}")))?;

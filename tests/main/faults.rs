@@ -112,6 +112,27 @@ fn of_gets_that_pass_are_not_noticed() {
     }
 }
 
+/// Those that come along with the lookup of a name, before anything is known of it.
+#[test]
+fn of_first_bytes_that_pass_are_not_noticed() {
+    for (name, fault) in [
+        ("wrong-content-range", Fault::WrongContentRange),
+        ("ignore-range", Fault::IgnoreRange),
+        ("cut-after", Fault::CutAfter(100)),
+    ] {
+        let key = format!("{name}.bin");
+        let world = world_with([(key.clone(), Content::Synthetic { size: MIB })], |_| {});
+        world.script(FaultRule::on(Op::Get).times(1).fault(fault));
+        let mount = Mount::new(&world);
+        let mut bytes = [0; 4096];
+        let file = File::open(mount.path(&key)).expect("open");
+        file.read_exact_at(&mut bytes, 0).expect(name);
+        assert!(bytes[..] == computed(&key, 0, bytes.len()), "{name}");
+        assert!(world.rule_counts().iter().all(|rule| rule.fired == 1));
+        assert!(world.counters().get > 1, "{name} is believed");
+    }
+}
+
 #[test]
 fn of_listings_that_pass_are_not_noticed() {
     let mut faults = passing();
