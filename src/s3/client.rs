@@ -54,7 +54,7 @@ impl S3 {
         // A proxy must not see plain http, and could not reach what is on this machine.
         let endpoint = settings.endpoint_url.as_ref();
         let is_direct = endpoint.is_some_and(|url| url.scheme() != "https");
-        let pool = Pool::new(network.clone(), is_direct, settings.max_connections);
+        let pool = Pool::new(network, is_direct, settings.max_connections);
         Self::over(pool, settings, credentials)
     }
 

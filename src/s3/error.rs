@@ -122,10 +122,7 @@ impl Failure {
 
 /// No answer at all: no address for `host`, no connection, or one that broke.
 pub(super) fn connection_failed(error: &ConnectorError, host: &str) -> Failure {
-    let why = match error.is_timeout() {
-        true => "it takes too long to make".to_owned(),
-        false => causes(error),
-    };
+    let why = causes(error);
     Failure::Transient(plain(&format!("the connection to {host} failed: {why}")))
 }
 

@@ -1,40 +1,45 @@
-//! HTTP connections, made with the network settings that the login uses, too.
+//! HTTP over connections that are kept, made with the network settings that the login uses, too.
 
+use std::error::Error;
 use std::time::Duration;
 
-use aws_smithy_async::rt::sleep::TokioSleep;
-use aws_smithy_http_client::Connector;
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConnector};
+use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
+use aws_sdk_s3::primitives::SdkBody;
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
 
+use super::connect::{Connector, connector};
 use crate::network::Network;
 use crate::sync::{Mutex, lock};
 
-/// A handshake across a continent takes a tenth of this.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// A pool is not renewed more often: each new connection costs a handshake.
 const RENEWED_AT_MOST: Duration = Duration::from_secs(5);
+
+/// What is read of a body at once: larger buffers leave the caches of the CPU, and cost a sixth more of it.
+const READ_BUFFER: usize = 128 << 10;
 
 /// Connections that are kept for the next request.
 #[derive(Debug)]
 pub(super) struct Pool {
-    network: Network,
-    is_direct: bool,
-    idle: usize,
+    /// What makes new ones, and how many of them are kept; `None` if there is nothing to renew.
+    connections: Option<(Connector, usize)>,
     current: Mutex<(SharedHttpConnector, Instant)>,
 }
 
 impl Pool {
     /// A pool that keeps `idle` connections; `is_direct` to use no proxy.
-    pub(super) fn new(network: Network, is_direct: bool, idle: usize) -> Self {
-        let first = connector(&network, is_direct, idle);
+    pub(super) fn new(network: &Network, is_direct: bool, idle: usize) -> Self {
+        let connector = connector(network, is_direct);
+        let first = client(connector.clone(), idle);
         Self {
-            network,
-            is_direct,
-            idle,
+            connections: Some((connector, idle)),
             current: Mutex::new((first, Instant::now())),
         }
     }
@@ -43,11 +48,8 @@ impl Pool {
     #[cfg(any(test, fuzzing))]
     pub(super) fn fixed(connector: SharedHttpConnector) -> Self {
         Self {
-            network: Network::default(),
-            is_direct: true,
-            idle: 0,
-            // Not to be renewed for some decades.
-            current: Mutex::new((connector, Instant::now() + Duration::from_secs(1 << 30))),
+            connections: None,
+            current: Mutex::new((connector, Instant::now())),
         }
     }
 
@@ -60,36 +62,46 @@ impl Pool {
     /// ones. After a change of the network all old ones are silent, and each would have to be found out.
     pub(super) fn renew(&self) {
         let mut current = lock(&self.current);
-        if current.1.elapsed() >= RENEWED_AT_MOST {
+        if let Some((connector, idle)) = &self.connections
+            && current.1.elapsed() >= RENEWED_AT_MOST
+        {
             tracing::debug!("new connections from now on");
-            let next = connector(&self.network, self.is_direct, self.idle);
-            *current = (next, Instant::now());
+            *current = (client(connector.clone(), *idle), Instant::now());
         }
     }
 }
 
-fn connector(network: &Network, is_direct: bool, idle: usize) -> SharedHttpConnector {
-    let trust = match &network.authorities {
-        Some(pem) => TrustStore::empty().with_pem_certificate(pem.clone()),
-        None => TrustStore::default(),
-    };
-    let context = TlsContext::builder().with_trust_store(trust).build();
-    let settings = HttpConnectorSettings::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .build();
-    let builder = Connector::builder()
-        .proxy_config(match is_direct {
-            true => ProxyConfig::disabled(),
-            false => ProxyConfig::from_env(),
-        })
+fn client(connector: Connector, idle: usize) -> SharedHttpConnector {
+    let client = Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(idle)
-        .connector_settings(settings)
-        .sleep_impl(TokioSleep::new())
-        .tls_provider(Provider::Rustls(CryptoMode::Ring));
-    let builder = match context {
-        Ok(context) => builder.tls_context(context),
-        // The login's stack has read the same certificates and would have complained.
-        Err(_) => builder,
-    };
-    SharedHttpConnector::new(builder.build())
+        .http1_max_buf_size(READ_BUFFER)
+        .build(connector);
+    SharedHttpConnector::new(Http(client))
+}
+
+/// Sends requests without a body.
+#[derive(Debug)]
+struct Http(Client<Connector, Empty<Bytes>>);
+
+impl HttpConnector for Http {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let request = match request.try_into_http1x() {
+            Ok(request) => request.map(|_| Empty::new()),
+            Err(error) => {
+                let error = ConnectorError::user(error.into());
+                return HttpConnectorFuture::ready(Err(error));
+            }
+        };
+        let answer = self.0.request(request);
+        HttpConnectorFuture::new(async move {
+            let answer = answer.await.map_err(failed)?;
+            let answer = answer.map(SdkBody::from_body_1_x);
+            HttpResponse::try_from(answer).map_err(failed)
+        })
+    }
+}
+
+fn failed(error: impl Error + Send + Sync + 'static) -> ConnectorError {
+    ConnectorError::io(error.into())
 }

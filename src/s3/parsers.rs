@@ -130,7 +130,7 @@ pub(crate) fn s3_error(text: &str) {
 pub(crate) fn get_request(text: &str) {
     static SENDER: OnceLock<(Sender, Arc<Credentials>)> = OnceLock::new();
     let (sender, credentials) = SENDER.get_or_init(|| {
-        let pool = Pool::new(Network::default(), true, 1);
+        let pool = Pool::new(&Network::default(), true, 1);
         (Sender::new(&settings(), true, pool), some_credentials())
     });
     let (key, etag) = text.split_once('\n').unwrap_or((text, "\"e\""));

@@ -1,5 +1,5 @@
 //! One request to the bucket, without the SDK's layers, which cost more CPU than the request itself.
-//! The connections are the SDK's, and so is the code that signs and that knows AWS's endpoints.
+//! The code that signs, and that knows AWS's endpoints, is the SDK's.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -293,7 +293,7 @@ mod tests {
             max_connections: 1,
             checksums: true,
         };
-        let pool = Pool::new(crate::network::Network::default(), true, 1);
+        let pool = Pool::new(&crate::network::Network::default(), true, 1);
         Sender::new(&settings, path_style, pool)
     }
 
