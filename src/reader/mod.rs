@@ -11,13 +11,13 @@ mod first;
 mod forward;
 mod head;
 mod random;
+mod whole;
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
 use cursor::{Cursors, Plan};
-use futures_util::{StreamExt as _, stream};
 use random::Width;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -41,11 +41,6 @@ const MAX_WINDOW: u64 = 160 << 20;
 
 /// The part of the memory that objects may take by being fetched whole, all that are open together.
 const WHOLE_ROOM: (u64, u64) = (7, 8);
-/// In short parts: readers wait for what is under way.
-const WHOLE_PART: u64 = 2 << 20;
-/// Parts of it under way: enough for 1 GB/s at S3's speed of a connection.
-const WHOLE_AT_ONCE: usize = 24;
-
 /// Reads object versions through one cache.
 #[derive(Debug)]
 pub struct Reader {
@@ -86,6 +81,7 @@ impl Reader {
                 reader: Arc::clone(self),
                 number,
                 head: head::Head::default(),
+                at: Arc::default(),
                 access: Mutex::default(),
             });
             accesses.insert(number, Arc::downgrade(&shared));
@@ -139,6 +135,8 @@ struct Shared {
     reader: Arc<Reader>,
     number: NonZeroU64,
     head: head::Head,
+    /// Where a random read waited last.
+    at: Arc<AtomicU64>,
     access: Mutex<Access>,
 }
 
@@ -267,8 +265,9 @@ impl OpenObject {
     }
 
     /// A random read had to wait: if such waits take too long beside fetching the object, it is fetched,
-    /// from this read on to both sides.
+    /// at each time what is nearest to the latest of such reads.
     fn waited(&self, read: ByteRange, wait: Duration) {
+        self.shared.at.store(read.start(), Ordering::Relaxed);
         let size = self.object.meta.size;
         let reader = self.reader();
         let room = reader.cache.limit() / WHOLE_ROOM.1 * WHOLE_ROOM.0;
@@ -281,15 +280,9 @@ impl OpenObject {
             reader.whole.fetch_add(size, Ordering::Relaxed);
             access.whole = size;
         }
-        let all = ByteRange::new(0, size).into_iter();
-        let parts = all.flat_map(move |all| outwards(read.start(), all));
         let (reader, object) = (Arc::clone(reader), Arc::clone(&self.object));
-        let fetch_all = async move {
-            let fetch = |part| fetch_part(&reader, &object, part);
-            let parts = stream::iter(parts);
-            parts.for_each_concurrent(WHOLE_AT_ONCE, fetch).await;
-        };
-        let fetch_all = spawn(fetch_all.in_current_span()).abort_handle();
+        let all = whole::fetch(reader, object, Arc::clone(&self.shared.at));
+        let fetch_all = spawn(all.in_current_span()).abort_handle();
         self.access().ahead.push(fetch_all);
     }
 
@@ -396,13 +389,6 @@ fn parts(range: ByteRange, len: u64) -> impl Iterator<Item = ByteRange> {
     })
 }
 
-/// All parts of an object, those nearest to `middle` first.
-fn outwards(middle: u64, all: ByteRange) -> Vec<ByteRange> {
-    let mut parts: Vec<_> = parts(all, WHOLE_PART).collect();
-    parts.sort_by_key(|part| part.start().abs_diff(middle));
-    parts
-}
-
 /// Fetches what is absent of a range as a guess, if there is memory for it.
 async fn fetch_part(reader: &Reader, object: &ObjectVersion, range: ByteRange) {
     let request = Request::demand(reader.timeout).as_prefetch();
@@ -442,19 +428,5 @@ async fn fetch(reader: &Reader, object: &ObjectVersion, mut fill: Fill, request:
                 return;
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_of_an_object_from_its_middle_outwards() {
-        let all = ByteRange::new(0, 9 << 20).expect("not empty");
-        let starts = outwards(5 << 20, all)
-            .into_iter()
-            .map(|part| part.start() >> 20);
-        assert_eq!(starts.collect::<Vec<_>>(), [4, 6, 2, 8, 0]);
     }
 }
