@@ -13,8 +13,10 @@ use crate::sync::{Arc, Mutex, lock};
 
 /// Runs that are followed, the one used last at the end.
 const MAX_RUNS: usize = 64;
-/// A file this far behind the last one read of a run, or before its first, is none of it.
+/// A file this far after the last one read of a run, or before its first, is none of it ...
 const NEAR: usize = 32;
+/// ... and one this far before the last is read anew, by somebody who reads the directory once more.
+const BEHIND: usize = 128;
 /// So many files in order are a run.
 const EVIDENCE: usize = 3;
 /// Files fetched ahead: a quarter of what was read, within these bounds. 25 ms x 1,000 files a second
@@ -60,6 +62,9 @@ impl Siblings {
             if runs.len() == MAX_RUNS {
                 runs.pop_front();
             }
+            for old in runs.iter_mut().filter(|run| run.covers(key)) {
+                old.first = Arc::clone(&old.last);
+            }
             runs.push_back(Run::new(key));
             return Vec::new();
         };
@@ -92,11 +97,13 @@ impl Run {
             return false;
         }
         if **key > *self.last {
-            let Some(steps) = steps(&self.last, key, after) else {
+            let Some(steps) = steps(&self.last, key, NEAR, after) else {
                 return false;
             };
             self.span += steps;
             self.last = Arc::clone(key);
+        } else if **key < *self.last && steps(key, &self.last, BEHIND, after).is_none() {
+            return false;
         }
         self.read += 1;
         true
@@ -112,7 +119,7 @@ impl Run {
         if **key >= *self.first || directory(key) != directory(&self.first) {
             return false;
         }
-        let Some(steps) = steps(key, &self.first, after) else {
+        let Some(steps) = steps(key, &self.first, NEAR, after) else {
             return false;
         };
         self.span += steps;
@@ -121,7 +128,8 @@ impl Run {
     }
 
     fn covers(&self, key: &str) -> bool {
-        *self.first <= *key && (*key <= *self.last || *key <= *self.planned)
+        let is_within = *self.first <= *key && (*key <= *self.last || *key <= *self.planned);
+        is_within && directory(key) == directory(&self.first)
     }
 
     fn ahead(
@@ -141,13 +149,14 @@ impl Run {
     }
 }
 
-/// How many files it is from one to another, if they are near.
+/// How many files it is from one to another, if that is no more than `most`.
 fn steps(
     from: &str,
     to: &str,
+    most: usize,
     after: impl Fn(&str, usize) -> Vec<Arc<ObjectVersion>>,
 ) -> Option<usize> {
-    let files = after(from, NEAR);
+    let files = after(from, most);
     let at = files.iter().position(|file| *file.key == *to)?;
     Some(at + 1)
 }
@@ -185,7 +194,15 @@ mod tests {
         /// Reads files in this order; how often each was fetched ahead, and how many before they
         /// were read.
         fn read(&self, order: impl IntoIterator<Item = usize>) -> (BTreeMap<usize, usize>, usize) {
-            let siblings = Siblings::default();
+            self.read_after(&Siblings::default(), order)
+        }
+
+        /// The same after what was read before.
+        fn read_after(
+            &self,
+            siblings: &Siblings,
+            order: impl IntoIterator<Item = usize>,
+        ) -> (BTreeMap<usize, usize>, usize) {
             let (mut fetched, mut in_time) = (BTreeMap::new(), 0);
             for i in order {
                 in_time += usize::from(fetched.contains_key(&i));
@@ -224,6 +241,23 @@ mod tests {
         let parts = (0..1600).map(|i| i % 16 * 100 + i / 16);
         let (_, in_time) = directory.read(parts);
         assert!(in_time > 1500, "{in_time}");
+    }
+
+    #[test]
+    fn a_directory_that_is_read_once_more_is_fetched_ahead_once_more() {
+        let directory = Directory::new(1000);
+        let siblings = Siblings::default();
+        for pass in 0..3 {
+            let (_, in_time) = directory.read_after(&siblings, 0..1000);
+            assert!(in_time >= 990, "{in_time} in pass {pass}");
+        }
+    }
+
+    #[test]
+    fn a_run_in_a_directory_says_nothing_of_those_below() {
+        let mut run = Run::new(&"d/a".into());
+        run.planned = "d/c".into();
+        assert!(run.covers("d/b") && !run.covers("d/b/1"));
     }
 
     #[test]
