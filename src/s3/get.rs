@@ -96,7 +96,9 @@ impl S3 {
         let get = async |attempt: Attempt| {
             let headers = [("range", asked.as_str()), checksum::ASK];
             let headers = &headers[..if self.compares { 2 } else { 1 }];
-            let answer = self.sender.send(Method::Get, &target, headers, &attempt);
+            let send = || self.sender.send(Method::Get, &target, headers, &attempt);
+            let hedges = &self.hedges.gets;
+            let answer = hedges.first_of(request.class, send, || self.free_connection());
             let answer = answer.await?;
             let is_all = answer.status().as_u16() == 200;
             let got = answer.headers().get("content-range");
@@ -118,7 +120,9 @@ impl S3 {
             if let Some(mut checksum) = checksum.filter(|_| is_all) {
                 checksum.update(&bytes);
                 let compared = self.compared.compare(checksum, key);
-                compared.map_err(|algorithm| Failure::Transient(format!("wrong {algorithm}")))?;
+                // Whoever needs these bytes asks for them again.
+                let wrong = |algorithm| Error::WrongBytes(self.sender.place(key), algorithm, 1);
+                compared.map_err(|algorithm| Failure::Final(wrong(algorithm)))?;
             }
             Ok(FirstBytes {
                 etag,

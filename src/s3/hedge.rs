@@ -85,7 +85,7 @@ impl Hedges {
         let mut first = std::pin::pin!(send());
         let answer = match tokio::time::timeout(self.patience(class), &mut first).await {
             Ok(answer) => answer,
-            Err(_) => match self.take_credit().then(may_send).flatten() {
+            Err(_) => match may_send().filter(|_| self.take_credit()) {
                 None => first.await,
                 Some(_permit) => {
                     tracing::debug!("asking once more for a slow answer");
