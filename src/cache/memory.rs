@@ -176,18 +176,22 @@ impl Memories {
         let begin = Instant::now();
         let advise = |advice| {
             // SAFETY: mapped privately just now, and nobody else's.
-            unsafe { libc::madvise(chunk.as_ptr().cast(), CHUNK_LEN, advice) };
+            let done = unsafe { libc::madvise(chunk.as_ptr().cast(), CHUNK_LEN, advice) };
+            done == 0
         };
-        match pages {
-            Pages::Huge => advise(libc::MADV_HUGEPAGE),
-            Pages::Small => advise(libc::MADV_NOHUGEPAGE),
-        }
-        // Linux before 5.14 does not know it: the pages come as they are written, and are huge, as is said
-        // at last.
-        advise(libc::MADV_POPULATE_WRITE);
+        advise(match pages {
+            Pages::Huge => libc::MADV_HUGEPAGE,
+            Pages::Small => libc::MADV_NOHUGEPAGE,
+        });
+        let is_populated = advise(libc::MADV_POPULATE_WRITE);
         lock(&self.costs).note(pages, begin.elapsed());
-        // The system may make huge pages of small ones later, at its leisure.
-        advise(libc::MADV_HUGEPAGE);
+        // Huge pages that are there stay so. Later the system must not make any of a half that is in use and
+        // one that was given back, which would be memory that nobody counts.
+        advise(match is_populated {
+            true => libc::MADV_NOHUGEPAGE,
+            // Linux before 5.14: the pages come as they are written.
+            false => libc::MADV_HUGEPAGE,
+        });
         // SAFETY: within the chunk.
         [chunk, unsafe { chunk.add(BLOCK_LEN) }].map(|at| Memory {
             at,
