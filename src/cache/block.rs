@@ -188,22 +188,17 @@ impl Block {
         }
     }
 
-    /// Writes into sectors that the caller has claimed, and publishes those that are whole now.
-    /// `whole_from` is where the caller's unpublished bytes begin.
+    /// Lets readers have the sectors of `from..end` that are whole. Up to where they are.
     ///
     /// # Safety
-    /// The caller is the `Fill` that claimed every sector of `whole_from..offset + bytes.len()`, and has
-    /// put all bytes of it before `offset`.
-    pub(super) unsafe fn write(&self, whole_from: u64, offset: u64, bytes: &[u8]) -> u64 {
-        // SAFETY: the caller's promise.
-        unsafe { self.put(offset, bytes) };
-        let end = offset + bytes.len() as u64;
+    /// The caller is the `Fill` that claimed every sector of `from..end`, and has put all bytes of it.
+    pub(super) unsafe fn publish(&self, from: u64, end: u64) -> u64 {
         let whole_to = if end == self.len() {
             end
         } else {
             end - end % SECTOR
         };
-        if let Some(whole) = ByteRange::new(whole_from, whole_to) {
+        if let Some(whole) = ByteRange::new(from, whole_to) {
             let sectors = Sectors::touched(whole);
             let mut state = lock(&self.state);
             debug_assert!(
@@ -216,7 +211,7 @@ impl Block {
             drop(state);
             tell(settled);
         }
-        whole_to.max(whole_from)
+        whole_to.max(from)
     }
 
     /// Gives claimed sectors back as absent, with the failure to remember if there was one.

@@ -80,38 +80,23 @@ impl Fill {
 
     /// Takes the next bytes. More than was claimed is cut off.
     pub fn push(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let Some(first) = self.parts.front_mut() else {
-                return;
+        while !bytes.is_empty()
+            && let Some(first) = self.parts.front_mut()
+        {
+            let Part::Skipped(left) = first else {
+                bytes = self.put(bytes);
+                self.show();
+                continue;
             };
-            let room = match first {
-                Part::Claimed(_, part) => part.len() - self.written,
-                Part::Skipped(left) => *left,
-            };
-            let room = usize::try_from(room).unwrap_or(usize::MAX);
-            let (now, later) = bytes.split_at(room.min(bytes.len()));
-            let is_over = match first {
-                Part::Claimed(block, part) => {
-                    let offset = part.start() + self.written;
-                    // SAFETY: `part` was claimed for this fill, which is its only writer.
-                    let published = unsafe { block.write(part.start(), offset, now) };
-                    self.written = offset + now.len() as u64 - published;
-                    match ByteRange::new(published, part.end()) {
-                        Some(unpublished) => *part = unpublished,
-                        None => self.written = 0,
-                    }
-                    published == part.end()
-                }
-                Part::Skipped(left) => {
-                    *left -= now.len() as u64;
-                    *left == 0
-                }
-            };
-            if is_over {
+            let now = usize::try_from(*left)
+                .unwrap_or(usize::MAX)
+                .min(bytes.len());
+            *left -= now as u64;
+            if *left == 0 {
                 self.parts.pop_front();
             }
-            self.position += now.len() as u64;
-            bytes = later;
+            self.position += now as u64;
+            bytes = &bytes[now..];
         }
     }
 
@@ -123,25 +108,31 @@ impl Fill {
     /// Takes the next bytes as [`Fill::push`] does, and keeps them from readers. Only where
     /// [`Fill::can_hide`] says so, and before any other bytes.
     pub fn hide(&mut self, bytes: &[u8]) {
-        let Some(Part::Claimed(block, part)) = self.parts.front() else {
-            return;
-        };
-        let room = usize::try_from(part.len() - self.written).unwrap_or(usize::MAX);
-        let bytes = &bytes[..room.min(bytes.len())];
-        // SAFETY: `part` was claimed for this fill, which is its only writer.
-        unsafe { block.put(part.start() + self.written, bytes) };
-        self.written += bytes.len() as u64;
-        self.position += bytes.len() as u64;
+        self.put(bytes);
     }
 
-    /// Lets readers have what was hidden.
+    /// Puts bytes into the first block, which is claimed, as many as it takes. The others are left.
+    fn put<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let Some(Part::Claimed(block, part)) = self.parts.front() else {
+            return &[];
+        };
+        let room = usize::try_from(part.len() - self.written).unwrap_or(usize::MAX);
+        let (now, later) = bytes.split_at(room.min(bytes.len()));
+        // SAFETY: `part` was claimed for this fill, which is its only writer.
+        unsafe { block.put(part.start() + self.written, now) };
+        self.written += now.len() as u64;
+        self.position += now.len() as u64;
+        later
+    }
+
+    /// Lets readers have what was put into the first block, as far as sectors are whole.
     pub fn show(&mut self) {
         let Some(Part::Claimed(block, part)) = self.parts.front_mut() else {
             return;
         };
         let end = part.start() + self.written;
         // SAFETY: `part` was claimed for this fill, which has put all bytes of it up to `end`.
-        let published = unsafe { block.write(part.start(), end, &[]) };
+        let published = unsafe { block.publish(part.start(), end) };
         self.written = end - published;
         match ByteRange::new(published, part.end()) {
             Some(unpublished) => *part = unpublished,
