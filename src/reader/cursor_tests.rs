@@ -85,6 +85,22 @@ fn reads_that_lie_anyhow_leave_no_holes() {
     }
 }
 
+/// S3 may refuse what is fetched ahead for long; then its readers fetch it themselves.
+#[test]
+fn what_was_planned_and_never_came_takes_no_request_per_read() {
+    let (mut cursors, now) = (Cursors::default(), Instant::now());
+    let (mut present, mut gets) = (0, 0);
+    for start in (0..64 * MIB).step_by(128 << 10) {
+        let read = range(start, 128 * KIB);
+        let plan = cursors.access(read, GIB, 64 * MIB, now);
+        if read.end() > present {
+            gets += 1;
+            present = plan.fetch.end();
+        }
+    }
+    assert!(gets < 100, "{gets}");
+}
+
 #[test]
 fn gets_are_short_while_the_window_grows_and_long_later() {
     let (mut cursors, mut now) = (Cursors::default(), Instant::now());

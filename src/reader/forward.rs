@@ -90,15 +90,16 @@ impl Forward {
         }
     }
 
-    /// Where nothing is planned for `read`, it takes what surrounds it along: no GET per read. What is
-    /// planned is on its way, and nothing would be fetched with it.
+    /// `read` takes along what follows it: no GET per read. Where it is planned, it should be on its way; if
+    /// it is not, because that failed, no more than what was planned comes with it.
     pub(super) fn fetch(&mut self, read: ByteRange, size: u64) -> ByteRange {
         self.next = self.next.max(read.end());
-        if read.end() <= self.planned {
-            return read;
-        }
         let end = read.end().next_multiple_of(self.grain().min(START));
-        let fetch = ByteRange::new(read.start(), end.min(size)).unwrap_or(read);
+        let end = match read.end() <= self.planned {
+            true => end.min(self.planned),
+            false => end.min(size),
+        };
+        let fetch = ByteRange::new(read.start(), end).unwrap_or(read);
         self.planned = self.planned.max(fetch.end());
         fetch
     }
