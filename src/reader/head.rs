@@ -1,8 +1,8 @@
 //! Heads of files of which something near the header is read next.
 //!
 //! A TIFF begins with the directory of its images, and in a COG (OGC 21-026) the overviews follow, the
-//! smallest first. Who reads such a header mostly reads one of them next; so they come along with it, as
-//! long as they get used.
+//! smallest first. Who reads such a header mostly reads one of them next. netCDF-C, as Python has it, opens a
+//! netCDF-4 file with a read of its first 4 MiB. So these come along with the header, as long as they get used.
 
 use super::credit::Credit;
 use crate::s3::ByteRange;
@@ -10,10 +10,20 @@ use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 
 /// What comes along: the overviews of a scene of 10,000 pixels a side, down to an eighth of it.
 const HEAD: u64 = 4 << 20;
+/// Suffixes of each kind of such files: their first bytes would say it a round trip later.
+const KINDS: [[&str; 2]; 2] = [["tif", "tiff"], ["nc", "nc4"]];
 
-/// What all objects of a mount have shown.
+/// What all objects of a mount have shown, of each kind.
 #[derive(Debug, Default)]
-pub(super) struct Heads(Mutex<Credit>);
+pub(super) struct Heads([Mutex<Credit>; KINDS.len()]);
+
+impl Heads {
+    fn of(&self, key: &str) -> Option<&Mutex<Credit>> {
+        let (_, suffix) = key.rsplit_once('.')?;
+        let is_one = |kind: &[&str; 2]| kind.iter().any(|it| suffix.eq_ignore_ascii_case(it));
+        self.0.get(KINDS.iter().position(is_one)?)
+    }
+}
 
 /// Of one object.
 #[derive(Debug, Default)]
@@ -31,26 +41,23 @@ impl Head {
         header: ByteRange,
         size: u64,
     ) -> Option<ByteRange> {
-        if !is_tiff(key) || !lock(&heads.0).spend() {
+        if !lock(heads.of(key)?).spend() {
             return None;
         }
         self.is_unused.store(true, Ordering::Relaxed);
         ByteRange::new(header.end(), HEAD.min(size))
     }
 
-    /// Notes a read; headers are `header` bytes long.
-    pub(super) fn read(&self, heads: &Heads, header: u64, read: ByteRange) {
+    /// Notes a read of the object `key`; headers are `header` bytes long.
+    pub(super) fn read(&self, heads: &Heads, key: &str, header: u64, read: ByteRange) {
         let is_behind_header = header <= read.start() && read.start() < HEAD;
-        if is_behind_header && self.is_unused.swap(false, Ordering::Relaxed) {
-            lock(&heads.0).earn();
+        if is_behind_header
+            && self.is_unused.swap(false, Ordering::Relaxed)
+            && let Some(credit) = heads.of(key)
+        {
+            lock(credit).earn();
         }
     }
-}
-
-/// By its name, as its first bytes would say it a round trip later.
-fn is_tiff(key: &str) -> bool {
-    let suffix = key.rsplit_once('.').map(|(_, suffix)| suffix);
-    suffix.is_some_and(|it| it.eq_ignore_ascii_case("tif") || it.eq_ignore_ascii_case("tiff"))
 }
 
 #[cfg(test)]
@@ -58,19 +65,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn heads_of_tiffs_come_along_as_long_as_they_are_read() {
+    fn heads_come_along_as_long_as_they_are_read() {
         let range = |start, end| ByteRange::new(start, end).expect("not empty");
         let heads = Heads::default();
         let along = |head: &Head, key| head.along(&heads, key, range(0, 4096), 1 << 30);
         assert_eq!(along(&Head::default(), "a/b.tif/c.h5"), None);
+        assert_eq!(along(&Head::default(), "README"), None);
         for nth in 0..8 {
             let head = Head::default();
             assert_eq!(along(&head, "a/B04.TIF"), Some(range(4096, HEAD)));
             if nth < 3 {
-                head.read(&heads, 256 << 10, range(1 << 20, 2 << 20));
-                head.read(&heads, 256 << 10, range(2 << 20, 3 << 20));
+                for start in [1 << 20, 2 << 20] {
+                    head.read(&heads, "a/B04.TIF", 256 << 10, range(start, start + 4096));
+                }
             }
         }
         assert_eq!(along(&Head::default(), "c.tiff"), None, "in vain too often");
+        assert_eq!(along(&Head::default(), "c.nc"), Some(range(4096, HEAD)));
     }
 }

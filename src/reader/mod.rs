@@ -221,7 +221,7 @@ impl OpenObject {
 
     fn plan(&self, wanted: ByteRange) -> Plan {
         let Shared { reader, head, .. } = &*self.shared;
-        head.read(&reader.heads, cursor::HEADER, wanted);
+        head.read(&reader.heads, &self.object.key, cursor::HEADER, wanted);
         let mut access = self.access();
         let window = self.reader().window();
         let size = self.object.meta.size;
@@ -291,14 +291,15 @@ impl OpenObject {
         if let Some(spent) = plan.spent {
             self.reader().cache.spend(cached(&self.object), spent);
         }
-        self.fetch_ahead(&plan.ahead, plan.part).await;
+        self.fetch_ahead(plan).await;
     }
 
-    /// Fetches what is absent of `ranges` in parts of `len` bytes, as far as memory goes.
-    async fn fetch_ahead(&self, ranges: &[ByteRange], len: u64) {
+    /// Fetches what is absent ahead of the read, as far as memory goes.
+    async fn fetch_ahead(&self, plan: &Plan) {
         let cache = &self.reader().cache;
         let request = Request::demand(self.reader().timeout).as_prefetch();
-        for part in ranges.iter().flat_map(|range| parts(*range, len)) {
+        let ranges = plan.ahead.iter();
+        for part in ranges.flat_map(|range| parts(*range, plan.part)) {
             let pinned = cache.pin(cached(&self.object), part, &request).await;
             let Ok(Some(pinned)) = pinned else {
                 // No memory for more: the cursor must not believe that it is on its way.
@@ -307,6 +308,11 @@ impl OpenObject {
             };
             let fills = pinned.claim(part).into_iter();
             let started: Vec<_> = fills.map(|fill| self.spawn_fetch(fill, request)).collect();
+            if plan.is_header {
+                // Who looks at the header of a file, closes it, and opens it to read on (netCDF-C) is to find
+                // the rest of its head.
+                continue;
+            }
             let mut access = self.access();
             access.ahead.retain(|fetch| !fetch.is_finished());
             access.ahead.extend(started);

@@ -161,40 +161,49 @@ fn a_file_of_5_mib_is_asked_for_at_once() {
 #[test]
 fn a_look_at_the_header_does_not_fetch_the_file() {
     let count = 20;
-    let key = |i: u64| format!("{i:03}/granule.nc");
-    let world = objects((0..count).map(|i| (key(i), 6 * MIB)));
-    let mount = Mount::new(&world);
-    for i in 0..count {
-        read(
-            &File::open(mount.path(key(i))).expect("open"),
-            &key(i),
-            0,
-            512,
+    // Of some kinds more is fetched, until it turns out to be in vain.
+    for (kind, tries) in [("h5", 0), ("nc", 2)] {
+        let key = |i: u64| format!("{i:03}/granule.{kind}");
+        let world = objects((0..count).map(|i| (key(i), 6 * MIB)));
+        let mount = Mount::new(&world);
+        for i in 0..count {
+            let file = File::open(mount.path(key(i))).expect("open");
+            read(&file, &key(i), 0, 512);
+        }
+        let fetched = world.counters().body_bytes;
+        assert!(
+            fetched <= count * 256 * KIB + tries * 4 * MIB,
+            "{kind}: {fetched}"
         );
     }
-    let fetched = world.counters().body_bytes;
-    assert!(fetched <= count * 256 * KIB, "{fetched}");
 }
 
+/// Also where the file is closed in between, as netCDF-C does.
 #[test]
-fn the_overviews_of_a_cog_come_with_its_header() {
-    let world = objects(["a.tif", "a.h5"].map(|key| (key.to_owned(), 20 * MIB)));
+fn what_is_mostly_read_next_comes_with_the_header() {
+    let keys = ["a.tif", "a.nc", "a.h5"];
+    let world = objects(keys.map(|key| (key.to_owned(), 20 * MIB)));
     let mount = Mount::new(&world);
     far_away(&world);
-    let open = |key: &str| File::open(mount.path(key)).expect("open");
-    let (tif, h5) = (open("a.tif"), open("a.h5"));
-    until_idle(&world);
-    world.reset_counters();
-    read(&tif, "a.tif", 0, 4 * KIB);
-    until_fetched(&world, 4 * MIB - 64 * KIB);
-    assert_eq!(world.counters().depth, 1);
-    world.reset_counters();
-    read(&tif, "a.tif", 3 * MIB / 2, 4 * KIB);
-    assert_eq!(world.counters().get, 0);
-    read(&h5, "a.h5", 0, 4 * KIB);
-    read(&h5, "a.h5", 3 * MIB / 2, 4 * KIB);
-    until_idle(&world);
-    assert!(world.counters().body_bytes < MIB);
+    for key in keys {
+        let open = || File::open(mount.path(key)).expect("open");
+        let file = open();
+        until_idle(&world);
+        world.reset_counters();
+        read(&file, key, 0, 4 * KIB);
+        drop(file);
+        if key == "a.h5" {
+            read(&open(), key, 3 * MIB / 2, 4 * KIB);
+            until_idle(&world);
+            assert!(world.counters().body_bytes < MIB, "another kind of file");
+            continue;
+        }
+        until_fetched(&world, 4 * MIB - 64 * KIB);
+        assert_eq!(world.counters().depth, 1, "{key}");
+        world.reset_counters();
+        read(&open(), key, 3 * MIB / 2, 4 * KIB);
+        assert_eq!(world.counters().get, 0, "{key}");
+    }
 }
 
 #[test]
@@ -215,7 +224,7 @@ fn an_object_whose_readers_wait_again_and_again_comes_whole_and_once() {
     }
     let counters = world.counters();
     assert_eq!(counters.body_bytes, size);
-    assert!(counters.get <= 80, "{} GETs", counters.get);
+    assert!(counters.get <= 104, "{} GETs", counters.get);
 }
 
 #[test]
