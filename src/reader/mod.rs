@@ -395,22 +395,33 @@ fn parts(range: ByteRange, len: u64) -> impl Iterator<Item = ByteRange> {
     })
 }
 
-/// Fetches what is absent of a range as a guess, if there is memory for it.
-async fn fetch_part(reader: &Reader, object: &ObjectVersion, range: ByteRange) {
+/// Fetches what is absent of a range as a guess, if there is memory for it. How many bytes that were.
+async fn fetch_part(
+    reader: &Reader,
+    object: &ObjectVersion,
+    range: ByteRange,
+) -> Result<u64, Error> {
     let request = Request::demand(reader.timeout).as_prefetch();
-    let pinned = reader.cache.pin(cached(object), range, &request).await;
-    let fills = match pinned {
-        Ok(Some(pinned)) => pinned.claim(range),
-        _ => return,
-    };
+    let pinned = reader.cache.pin(cached(object), range, &request).await?;
+    let fills = pinned.map_or_else(Vec::new, |pinned| pinned.claim(range));
+    let mut fetched = 0;
     for fill in fills {
-        fetch(reader, object, fill, request).await;
+        fetched += fill.rest().map_or(0, |rest| rest.len());
+        fetch(reader, object, fill, request).await?;
     }
+    Ok(fetched)
 }
 
 /// Fetches one run of bytes into its blocks.
-async fn fetch(reader: &Reader, object: &ObjectVersion, mut fill: Fill, request: Request) {
-    let Some(range) = fill.rest() else { return };
+async fn fetch(
+    reader: &Reader,
+    object: &ObjectVersion,
+    mut fill: Fill,
+    request: Request,
+) -> Result<(), Error> {
+    let Some(range) = fill.rest() else {
+        return Ok(());
+    };
     tracing::trace!(key = &*object.key, ?range, class = ?request.class, "GET");
     let (s3, key, etag) = (&reader.s3, &object.key, &object.meta.etag);
     let mut body = match ByteRange::new(0, object.meta.size) {
@@ -423,7 +434,7 @@ async fn fetch(reader: &Reader, object: &ObjectVersion, mut fill: Fill, request:
             Ok(Some(Piece::Unproven(bytes))) => fill.hide(&bytes),
             Ok(Some(Piece::Proven)) => fill.show(),
             Ok(Some(Piece::Disproven)) => fill.forget_hidden(),
-            Ok(None) => return,
+            Ok(None) => return Ok(()),
             Err(error) => {
                 tracing::debug!(key = &*object.key, ?range, "GET failed: {error}");
                 match request.class {
@@ -431,7 +442,7 @@ async fn fetch(reader: &Reader, object: &ObjectVersion, mut fill: Fill, request:
                     // Whoever needs these bytes asks for them itself, with patience of its own.
                     crate::request::Class::Prefetch => drop(fill),
                 }
-                return;
+                return Err(error);
             }
         }
     }

@@ -137,6 +137,11 @@ impl S3 {
         })
     }
 
+    /// How many requests may be under way at once that nobody waits for.
+    pub fn most_ahead(&self) -> usize {
+        self.connections.most_ahead
+    }
+
     pub(super) async fn connection(&self, request: &Request) -> Result<Connection, Error> {
         let connection = self.connections.get(request.class);
         tokio::time::timeout_at(request.deadline, connection)
@@ -200,13 +205,16 @@ pub(super) struct Connection {
 struct Connections {
     any: Arc<Semaphore>,
     prefetch: Arc<Semaphore>,
+    most_ahead: usize,
 }
 
 impl Connections {
     fn new(most: usize) -> Self {
+        let most_ahead = most - most / 4;
         Self {
             any: Arc::new(Semaphore::new(most)),
-            prefetch: Arc::new(Semaphore::new(most - most / 4)),
+            prefetch: Arc::new(Semaphore::new(most_ahead)),
+            most_ahead,
         }
     }
 
