@@ -52,6 +52,19 @@ pub(super) struct Plan {
     pub(super) random: bool,
 }
 
+impl Plan {
+    fn new(read: ByteRange, random: bool) -> Self {
+        Self {
+            fetch: read,
+            ahead: Vec::new(),
+            part: START,
+            spent: None,
+            is_header: false,
+            random,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Cursors {
     /// Most recently used last.
@@ -207,14 +220,7 @@ impl Cursors {
 
     /// A read that continues nothing: the start of something, or a stride from the last such read.
     fn begin(&mut self, read: ByteRange, size: u64) -> (Cursor, Plan) {
-        let mut plan = Plan {
-            fetch: read,
-            ahead: Vec::new(),
-            part: START,
-            spent: None,
-            is_header: false,
-            random: true,
-        };
+        let mut plan = Plan::new(read, true);
         let mut course = Course::New { swapped: false };
         if read.start() == 0 {
             // Most readers go on from here, and who asks for much at once wants more.
@@ -344,14 +350,7 @@ impl Cursor {
                 self.last = both.unwrap_or(read);
             }
         }
-        let mut plan = Plan {
-            fetch: read,
-            ahead: Vec::new(),
-            part: START,
-            spent: None,
-            is_header: false,
-            random: false,
-        };
+        let mut plan = Plan::new(read, false);
         match &mut self.course {
             Course::New { .. } => plan.random = true,
             Course::Forward(forward) => {

@@ -227,6 +227,23 @@ fn an_object_whose_readers_wait_again_and_again_comes_whole_and_once() {
     assert!(counters.get <= 104, "{} GETs", counters.get);
 }
 
+/// So that readers find connections, and never wait for many parts that nobody reads.
+#[test]
+fn an_object_comes_whole_part_by_part_where_the_network_is_slow() {
+    let (world, _mount, file) = one(96 * MIB);
+    world.set_shape(Shape {
+        first_byte: Duration::from_millis(20),
+        bytes_per_second: Some(2_000_000),
+        ..Shape::default()
+    });
+    for place in [50, 3, 81, 27] {
+        read(&file, "one", place * MIB, 4 * KIB);
+    }
+    until_fetched(&world, 34 * MIB);
+    let in_flight = world.counters().in_flight;
+    assert!(in_flight <= 2, "{in_flight}");
+}
+
 #[test]
 fn objects_that_come_whole_do_not_push_one_another_out() {
     let size = 96 * MIB;
