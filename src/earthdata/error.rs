@@ -126,10 +126,7 @@ pub enum Error {
         detail: String,
     },
     /// No connection, no answer, or a broken one.
-    #[error(
-        "cannot reach {endpoint}: {why}. Check the network, DNS, proxy settings and the URL, \
-         for instance with: curl -sI {endpoint}"
-    )]
+    #[error("cannot reach {endpoint}: {why}. {}, for instance with: curl -sI {endpoint}", what_to_check(.why))]
     Unreachable {
         /// The URL.
         endpoint: String,
@@ -197,5 +194,17 @@ impl Error {
             Self::Locked { .. } => Some(Refusal::Locked),
             _ => None,
         }
+    }
+}
+
+/// `why` is what the HTTP client tells.
+fn what_to_check(why: &str) -> &'static str {
+    if why.contains("certificate") {
+        "Name the file of an authority that vouches for this server by AWS_CA_BUNDLE, or install the \
+         system's (ca-certificates), and check that"
+    } else if why.contains("tunnel") {
+        "The way leads through a proxy: check HTTPS_PROXY, ALL_PROXY and NO_PROXY"
+    } else {
+        "Check the network, DNS, proxy settings and the URL"
     }
 }

@@ -101,7 +101,7 @@ impl Failure {
                 Self::Final(Error::WrongRegion(region.to_owned()))
             }
             (_, "RequestTimeTooSkewed" | "RequestTimeout" | "SlowDown", _) => Self::Transient(text),
-            (_, "NoSuchBucket", _) => Self::Final(Error::NoSuchBucket),
+            (_, "NoSuchBucket" | "InvalidBucketName", _) => Self::Final(Error::NoSuchBucket),
             (404, _, _) => Self::Final(Error::NotFound),
             (_, "InvalidObjectState", _) => Self::Final(Error::Archived),
             (401 | 403, _, _) => Self::Final(Error::AccessDenied(text)),

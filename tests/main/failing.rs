@@ -73,12 +73,12 @@ fn nobody() -> String {
 #[test]
 fn a_bucket_that_does_not_exist() {
     let world = small_world();
-    let message = refusal_of(program(&world), "no-such-bucket");
-    says(
-        &message,
-        &["s3://no-such-bucket", "no such bucket", "Check its name"],
-    );
-    says(&message, &[&world.s3_url(), "us-west-2", "--region"]);
+    for bucket in ["no-such-bucket", "No_Bucket_Can_Be_Called_So"] {
+        let message = refusal_of(program(&world), bucket);
+        let place = format!("s3://{bucket}");
+        says(&message, &[&place, "no such bucket", "Check its name"]);
+        says(&message, &[&world.s3_url(), "us-west-2", "--region"]);
+    }
 }
 
 #[test]

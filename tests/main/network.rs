@@ -50,6 +50,22 @@ fn an_authority_that_is_not_trusted_is_said_to_be_so() {
     let (status, said) = fails(program, BUCKET, directory.path());
     assert_eq!(status, Some(1));
     assert!(said.contains("certificate"), "{said}");
+    assert!(said.contains("AWS_CA_BUNDLE"), "{said}");
+}
+
+#[test]
+fn a_proxy_that_cannot_be_reached_is_said_to_be_in_the_way() {
+    let world = https_world();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut program = program(&world);
+    program
+        .env("HTTPS_PROXY", "http://user:hunter2@127.0.0.1:9")
+        .env_remove("NO_PROXY")
+        .args(["--credential-wait", "1"]);
+    let (status, said) = fails(program, BUCKET, directory.path());
+    assert_eq!(status, Some(1));
+    assert!(said.contains("HTTPS_PROXY"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
 }
 
 #[test]
