@@ -41,6 +41,7 @@ const MAX_WINDOW: u64 = 160 << 20;
 
 /// The part of the memory that objects may take by being fetched whole, all that are open together.
 const WHOLE_ROOM: (u64, u64) = (7, 8);
+
 /// Reads object versions through one cache.
 #[derive(Debug)]
 pub struct Reader {

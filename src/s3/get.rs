@@ -41,12 +41,8 @@ impl S3 {
             return Err(Failure::Transient(text));
         }
         check_version(&answer, etag)?;
-        let expected = format!("bytes {}-{}/", range.start(), range.end() - 1);
         let got = answer.headers().get("content-range").unwrap_or_default();
-        if !got.starts_with(&expected) {
-            let text = format!("asked for {range}, got {got:?}");
-            return Err(Failure::Transient(text));
-        }
+        check_range(got, range, range.len())?;
         Ok(ByteStream::new(answer.into_body()))
     }
 
@@ -110,13 +106,14 @@ impl S3 {
             let etag = etag.ok_or_else(|| Failure::Transient("a GET without ETag".to_owned()))?;
             let most = usize::try_from(len).unwrap_or(usize::MAX);
             let bytes = whole(answer.into_body(), most, attempt.patience).await?;
-            let size = bytes.len();
-            let expected = format!("bytes 0-{}/", size.wrapping_sub(1));
-            if !is_all && !got.starts_with(&expected) {
-                let text = format!("asked for {range}, got {got:?}");
-                return Err(Failure::Transient(text));
+            let size = bytes.len() as u64;
+            if !is_all {
+                check_range(&got, range, size)?;
             }
-            let is_all = is_all || got == format!("{expected}{size}");
+            let is_all = is_all
+                || got
+                    .split_once('/')
+                    .is_some_and(|(_, of)| of == size.to_string());
             if let Some(mut checksum) = checksum.filter(|_| is_all) {
                 checksum.update(&bytes);
                 let compared = self.compared.compare(checksum, key);
@@ -130,6 +127,18 @@ impl S3 {
             })
         };
         Ok(self.retried(request, get).await?.0)
+    }
+}
+
+/// Whether an answer whose Content-Range is `got` is of the first `len` bytes of the range that was asked for.
+fn check_range(got: &str, asked: ByteRange, len: u64) -> Result<(), Failure> {
+    let first = asked.start();
+    let expected = format!("bytes {first}-{}/", (first + len).wrapping_sub(1));
+    match got.starts_with(&expected) {
+        true => Ok(()),
+        false => Err(Failure::Transient(format!(
+            "asked for {asked}, got {got:?}"
+        ))),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use mock_earthdata::{DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_USER, World};
@@ -38,17 +39,23 @@ fn a_private_authority_is_trusted_by_login_and_s3_when_either_variable_names_it(
     }
 }
 
+/// What it says, where it cannot have credentials.
+fn says_no_soon(mut program: Command) -> String {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    program.args(["--credential-wait", "1"]);
+    let (status, said) = fails(program, BUCKET, directory.path());
+    assert_eq!(status, Some(1));
+    said
+}
+
 #[test]
 fn an_authority_that_is_not_trusted_is_said_to_be_so() {
     let world = https_world();
-    let directory = tempfile::tempdir().expect("a temporary directory");
     let mut program = program(&world);
     program
         .env_remove("AWS_CA_BUNDLE")
         .env_remove("SSL_CERT_FILE");
-    program.args(["--credential-wait", "1"]);
-    let (status, said) = fails(program, BUCKET, directory.path());
-    assert_eq!(status, Some(1));
+    let said = says_no_soon(program);
     assert!(said.contains("certificate"), "{said}");
     assert!(said.contains("AWS_CA_BUNDLE"), "{said}");
 }
@@ -56,14 +63,11 @@ fn an_authority_that_is_not_trusted_is_said_to_be_so() {
 #[test]
 fn a_proxy_that_cannot_be_reached_is_said_to_be_in_the_way() {
     let world = https_world();
-    let directory = tempfile::tempdir().expect("a temporary directory");
     let mut program = program(&world);
     program
         .env("HTTPS_PROXY", "http://user:hunter2@127.0.0.1:9")
-        .env_remove("NO_PROXY")
-        .args(["--credential-wait", "1"]);
-    let (status, said) = fails(program, BUCKET, directory.path());
-    assert_eq!(status, Some(1));
+        .env_remove("NO_PROXY");
+    let said = says_no_soon(program);
     assert!(said.contains("HTTPS_PROXY"), "{said}");
     assert!(!said.contains("hunter2"), "{said}");
 }
