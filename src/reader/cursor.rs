@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::forward::{Bounds, Forward, LEAST_WINDOW, RAMP, START};
 use super::random::WHOLE;
+use super::strides::Strides;
 use crate::cache::BLOCK;
 use crate::s3::ByteRange;
 
@@ -32,8 +33,8 @@ const MAX_CURSORS: usize = 128;
 const SCATTERED: u32 = 24;
 /// Runs of reads that are remembered for how long the next one will be.
 const RUNS: usize = 4;
-/// Strides fetched ahead.
-const MAX_STRIDES: u64 = 8;
+/// Steps from this size on are worth a request each; through shorter ones the window runs on.
+const LEAST_STRIDE: u64 = 512 << 10;
 
 /// What to fetch for one read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,9 +77,11 @@ pub(super) struct Cursors {
     runs: VecDeque<u64>,
 }
 
-/// Whether large random reads turned out to be the start of more, lately: up if so, down if not.
+/// Whether random reads turned out to be the start of more, lately: up if so, down if not.
 #[derive(Debug)]
 struct RunOn {
+    /// Of headers, as of the members of a zip file: the start of so much that it is worth a request.
+    small: i32,
     large: i32,
     /// Of the largest reads that the kernel sends: until known better, they are the start of more.
     full: i32,
@@ -87,6 +90,7 @@ struct RunOn {
 impl Default for RunOn {
     fn default() -> Self {
         Self {
+            small: 0,
             large: 0,
             full: RUNS_ON,
         }
@@ -94,19 +98,28 @@ impl Default for RunOn {
 }
 
 impl RunOn {
-    fn of(&mut self, read: ByteRange) -> &mut i32 {
-        if read.len() >= START {
-            &mut self.full
-        } else {
-            &mut self.large
+    fn of(&mut self, read: u64) -> &mut i32 {
+        match read {
+            ..LARGE => &mut self.small,
+            LARGE..START => &mut self.large,
+            START.. => &mut self.full,
         }
+    }
+
+    fn more_followed(&mut self, first_read: u64) {
+        let run_on = self.of(first_read);
+        *run_on = (*run_on + 2).min(2 * RUNS_ON);
     }
 }
 
 #[derive(Debug)]
 struct Cursor {
+    /// Bytes of the first read.
+    first: u64,
     /// The last read; together with the one before if they came as in a swap.
     last: ByteRange,
+    /// The one before.
+    before: Option<ByteRange>,
     course: Course,
 }
 
@@ -119,12 +132,7 @@ enum Course {
     Forward(Forward),
     /// With how far before the next read to fetch.
     Backward(u64),
-    /// In steps of `by` from start to start, planned up to the start `planned`; `run` steps so far.
-    Strides {
-        by: u64,
-        run: u64,
-        planned: u64,
-    },
+    Strides(Strides),
 }
 
 impl Cursors {
@@ -147,7 +155,7 @@ impl Cursors {
                     self.cursors.remove(oldest);
                 }
                 self.note_run(read);
-                let (cursor, plan) = self.begin(read, size);
+                let (cursor, plan) = self.begin(read, size, most);
                 self.cursors.push(cursor);
                 return plan;
             }
@@ -157,7 +165,7 @@ impl Cursors {
             && match &mut cursor.course {
                 Course::New { .. } => true,
                 Course::Forward(forward) => std::mem::take(&mut forward.is_guess),
-                Course::Backward(_) | Course::Strides { .. } => false,
+                Course::Backward(_) | Course::Strides(_) => false,
             };
         let bounds = Bounds {
             size,
@@ -166,16 +174,8 @@ impl Cursors {
             is_scattered,
         };
         let plan = cursor.advance(read, bounds, now);
-        if let (Course::Forward(forward), Some(likely)) = (&cursor.course, likely)
-            && forward.begun > 0
-            && forward.next > forward.begun + likely
-        {
-            // Longer than those before: what was known of them says nothing more.
-            self.runs.clear();
-        }
         if was_first && matches!(cursor.course, Course::Forward(_)) {
-            let run_on = self.run_on.of(first);
-            *run_on = (*run_on + 2).min(2 * RUNS_ON);
+            self.run_on.more_followed(first.len());
         }
         self.cursors.push(cursor);
         plan
@@ -188,28 +188,34 @@ impl Cursors {
         self.cursors.iter().filter(forward).count() as u64
     }
 
-    /// Notes how long the run was that was read last, as `read` begins another one elsewhere. One that
-    /// begins a little further on finds what was fetched ahead, which is as it should be then.
+    /// Notes how long the run was that was read last, as `read` begins another one elsewhere. Where less than
+    /// a run lies between them, it is as well to fetch ahead through that.
     fn note_run(&mut self, read: ByteRange) {
         let Some(Cursor {
+            first,
             course: Course::Forward(forward),
             ..
         }) = self.cursors.last()
         else {
             return;
         };
-        let further_on = forward.begun..forward.next + 2 * RAMP;
         if forward.begun == 0 || forward.is_guess {
             return;
         }
-        if further_on.contains(&read.start()) {
-            self.runs.clear();
-            return;
+        let run = forward.next - forward.begun;
+        if *first < LARGE && run >= STREAMS_READ {
+            self.run_on.more_followed(*first);
         }
+        let is_close = (forward.begun..forward.next + run).contains(&read.start());
+        let run = if is_close {
+            read.start() - forward.begun
+        } else {
+            run
+        };
         if self.runs.len() == RUNS {
             self.runs.pop_front();
         }
-        self.runs.push_back(forward.next - forward.begun);
+        self.runs.push_back(run);
     }
 
     /// How long the next run will be, if runs lately were alike.
@@ -219,7 +225,7 @@ impl Cursors {
     }
 
     /// A read that continues nothing: the start of something, or a stride from the last such read.
-    fn begin(&mut self, read: ByteRange, size: u64) -> (Cursor, Plan) {
+    fn begin(&mut self, read: ByteRange, size: u64, most: u64) -> (Cursor, Plan) {
         let mut plan = Plan::new(read, true);
         let mut course = Course::New { swapped: false };
         if read.start() == 0 {
@@ -237,40 +243,43 @@ impl Cursors {
             plan.ahead.extend(ByteRange::new(end, more));
             course = Course::Forward(Forward::new(0, read.end(), more, 2 * START));
         } else if let [.., before, last] = &*self.cursors
-            && before.is_single()
-            && last.is_single()
-            && let Some(by) = last.last.start().checked_sub(before.last.start())
-            && last.last.start() + by == read.start()
-            && last.last.len() == read.len()
-            && by > read.len()
+            && let Some((before, last)) = before.run().zip(last.run())
+            && let Some(mut strides) = Strides::of([before, last, read])
         {
-            course = Course::Strides {
-                by,
-                run: 2,
-                planned: read.start(),
+            plan.ahead = strides.ahead(size, most);
+            course = Course::Strides(strides);
+        } else {
+            let run_on = self.run_on.of(read.len());
+            let is_start = *run_on >= RUNS_ON;
+            *run_on = (*run_on - 1).max(-2 * RUNS_ON);
+            let window = match read.len() {
+                // As much as the kernel asks for at a time, and not from where a block begins.
+                START.. if !read.start().is_multiple_of(START) => RAMP / 2,
+                LARGE.. => (4 * read.len()).min(START),
+                ..LARGE => 0,
             };
-        } else if read.len() >= LARGE {
             let likely = self.likely_run();
-            let run_on = self.run_on.of(read);
-            if *run_on >= RUNS_ON {
-                let window = match read.len() {
-                    // As much as the kernel asks for at a time, and not from where a block begins.
-                    START.. if !read.start().is_multiple_of(START) => RAMP / 2,
-                    len => (4 * len).min(START),
-                };
-                let more = likely.map_or(window, |run| run.saturating_sub(read.len()).min(RAMP));
-                let end = (read.end() + more).min(size);
-                plan.ahead.extend(ByteRange::new(read.end(), end));
+            let more = likely.map_or(window, |run| run.saturating_sub(read.len()).min(RAMP));
+            let end = (read.end() + more).min(size);
+            if is_start && end > read.end() {
+                if read.len() < LARGE {
+                    // Nothing of what surrounds it.
+                    plan.random = false;
+                    plan.fetch =
+                        ByteRange::new(read.start(), end.min(read.end() + START)).unwrap_or(read);
+                }
+                plan.ahead.extend(ByteRange::new(plan.fetch.end(), end));
                 let mut forward = Forward::new(read.start(), read.end(), end, window);
                 forward.is_guess = true;
                 course = Course::Forward(forward);
             }
-            *run_on = (*run_on - 1).max(-2 * RUNS_ON);
         }
-        let mut cursor = Cursor { last: read, course };
-        if let Course::Strides { .. } = cursor.course {
-            plan.ahead = cursor.strides(size);
-        }
+        let cursor = Cursor {
+            first: read.len(),
+            last: read,
+            before: None,
+            course,
+        };
         (cursor, plan)
     }
 
@@ -296,12 +305,12 @@ impl Cursors {
 }
 
 impl Cursor {
-    /// Whether nothing has followed its first read.
-    fn is_single(&self) -> bool {
+    /// What was read without a gap, as far as it is known.
+    fn run(&self) -> Option<ByteRange> {
         match &self.course {
-            Course::New { swapped } => !swapped,
-            Course::Forward(forward) => forward.is_guess,
-            Course::Backward(_) | Course::Strides { .. } => false,
+            Course::New { .. } => Some(self.last),
+            Course::Forward(forward) => ByteRange::new(forward.begun, forward.next),
+            Course::Backward(_) | Course::Strides(_) => None,
         }
     }
 
@@ -315,17 +324,19 @@ impl Cursor {
                 // Large reads follow one another closely, or are of different places.
                 let near = match len.min(self.last.len()) {
                     small @ ..LARGE => small,
-                    _ => 0,
+                    large => large / 4,
                 };
                 (forward.min(backward), near)
             }
             Course::Forward(forward) => {
                 let distance = forward.next.abs_diff(start);
                 // Random reads that happened to follow one another must not catch others.
-                (distance, forward.window.min(NEAR))
+                let near = forward.window.min(NEAR);
+                let is_skip = (forward.next..forward.planned).contains(&start);
+                (distance, if is_skip { distance } else { near })
             }
             Course::Backward(_) => (self.last.start().abs_diff(read.end()), len),
-            Course::Strides { by, .. } => ((self.last.start() + by).abs_diff(start), 0),
+            Course::Strides(strides) => return strides.has(read).then_some(0),
         };
         (distance <= near).then_some(distance)
     }
@@ -333,6 +344,7 @@ impl Cursor {
     fn advance(&mut self, read: ByteRange, bounds: Bounds, now: Instant) -> Plan {
         let Bounds { size, most, .. } = bounds;
         let before = std::mem::replace(&mut self.last, read);
+        let first = self.before.replace(before);
         let least_window = (2 * read.len()).max(LEAST_WINDOW);
         let mut is_second = false;
         if let Course::New { swapped } = self.course {
@@ -351,6 +363,14 @@ impl Cursor {
             }
         }
         let mut plan = Plan::new(read, false);
+        if let Course::Forward(forward) = &self.course
+            && read.start() >= forward.next + LEAST_STRIDE
+            && let Some(mut strides) = first.and_then(|first| Strides::of([first, before, read]))
+        {
+            plan.ahead = strides.ahead(size, most);
+            self.course = Course::Strides(strides);
+            return plan;
+        }
         match &mut self.course {
             Course::New { .. } => plan.random = true,
             Course::Forward(forward) => {
@@ -368,26 +388,12 @@ impl Cursor {
                 plan.fetch = ByteRange::new(start, read.end()).unwrap_or(read);
                 *window = (2 * *window).min(RAMP).min(most);
             }
-            Course::Strides { run, .. } => {
-                *run += 1;
-                plan.ahead = self.strides(size);
+            Course::Strides(strides) => {
+                strides.advance(read);
+                plan.ahead = strides.ahead(size, most);
             }
         }
         plan
-    }
-
-    /// The next strides that are not planned yet: as many as there have been.
-    fn strides(&mut self, size: u64) -> Vec<ByteRange> {
-        let (start, len) = (self.last.start(), self.last.len());
-        let Course::Strides { by, run, planned } = &mut self.course else {
-            return Vec::new();
-        };
-        let mut ahead = Vec::new();
-        while *planned < start + *by * (*run).min(MAX_STRIDES) {
-            *planned += *by;
-            ahead.extend(ByteRange::new(*planned, (*planned + len).min(size)));
-        }
-        ahead
     }
 }
 

@@ -270,3 +270,124 @@ fn a_stream_that_begins_anywhere_is_soon_far_ahead() {
         );
     }
 }
+
+/// Reads all of these in turn; how many bytes the last `of` of them had to wait for, and how many were
+/// fetched in all.
+fn waits(reads: impl IntoIterator<Item = ByteRange>) -> Waits {
+    let (mut cursors, now) = (Cursors::default(), Instant::now());
+    let mut waits = Waits::default();
+    let mut fetched: Vec<ByteRange> = Vec::new();
+    for read in reads {
+        let plan = cursors.access(read, 4 * GIB, 64 * MIB, now);
+        let there = |at: u64| fetched.iter().find(|it| it.start() <= at && at < it.end());
+        let mut at = read.start();
+        while let Some(it) = there(at)
+            && at < read.end()
+        {
+            at = it.end();
+        }
+        waits.absent.push(at < read.end());
+        if at < read.end() {
+            fetched.push(plan.fetch);
+        }
+        fetched.extend(plan.ahead);
+        waits.read += read.len();
+    }
+    fetched.sort_by_key(|it| it.start());
+    let mut end = 0;
+    for it in fetched {
+        waits.fetched += it.end().saturating_sub(end.max(it.start()));
+        end = end.max(it.end());
+    }
+    waits
+}
+
+#[derive(Debug, Default)]
+struct Waits {
+    /// Which reads were not fetched ahead of.
+    absent: Vec<bool>,
+    fetched: u64,
+    read: u64,
+}
+
+impl Waits {
+    fn last(&self, reads: usize) -> usize {
+        let last = &self.absent[self.absent.len() - reads..];
+        last.iter().filter(|absent| **absent).count()
+    }
+}
+
+/// Rows of the tiles of an image: those of one row lie next to one another, the rows far apart.
+#[test]
+fn a_row_of_tiles_costs_one_wait_at_most() {
+    let tile = |row: u64, nth: u64| range(row * MIB + nth * 200 * KIB, 190 * KIB);
+    let rows = |rows: Vec<u64>| {
+        let tiles = rows
+            .into_iter()
+            .flat_map(|row| (0..4).map(move |nth| tile(row, nth)));
+        waits(tiles)
+    };
+    let mut random = fastrand::Rng::with_seed(3);
+    let anywhere = rows((0..20).map(|_| random.u64(..800) * 5).collect());
+    assert!(anywhere.last(40) <= 10, "{anywhere:?}");
+    assert!(anywhere.fetched <= 2 * anywhere.read, "{anywhere:?}");
+    let equal_steps = rows((0..20).map(|row| 50 + row * 60).collect());
+    assert!(equal_steps.last(40) <= 1, "{equal_steps:?}");
+}
+
+/// The members of a zip file: a small header, and what follows it.
+#[test]
+fn what_follows_small_headers_comes_along_once_that_is_known() {
+    let mut random = fastrand::Rng::with_seed(1);
+    let starts: Vec<_> = (0..40).map(|_| random.u64(1..800) * 5 * MIB).collect();
+    let pieces = [(0, 4), (4, 64), (68, 128), (196, 128)];
+    let member =
+        |at: u64| pieces.map(|(start, len): (u64, u64)| range(at + start * KIB, len * KIB));
+    let waits = waits(starts.into_iter().flat_map(member));
+    assert!(waits.last(80) <= 20, "{waits:?}");
+    assert!(waits.fetched <= 2 * waits.read, "{waits:?}");
+}
+
+/// The column chunks of a Parquet file, of several lengths.
+#[test]
+fn runs_of_several_lengths_and_gaps_cost_about_one_wait_each() {
+    let columns: [(u64, u64); 4] = [(3, 4), (7, 4), (20, 4), (40, 4)];
+    let reads = (0..16).flat_map(|group| {
+        let column =
+            move |(at, len)| (at..at + len).map(move |mib| range((group * 64 + mib) * MIB, MIB));
+        columns.into_iter().flat_map(column)
+    });
+    let waits = waits(reads);
+    assert!(waits.last(8 * 16) <= 8 * 3 + 4, "{waits:?}");
+    assert!(waits.fetched <= 3 * waits.read, "{waits:?}");
+}
+
+#[test]
+fn a_reader_that_skips_what_is_on_its_way_is_still_the_same() {
+    let mut random = fastrand::Rng::with_seed(2);
+    let mut at = 10 * MIB;
+    let reads = (0..400).map(|_| {
+        let read = range(at, random.u64(50..900) * KIB);
+        at = read.end();
+        if random.u64(..10) == 0 {
+            at += random.u64(..6 * MIB);
+        }
+        read
+    });
+    let waits = waits(reads.collect::<Vec<_>>());
+    assert!(waits.last(300) <= 8, "{waits:?}");
+}
+
+/// Records of any length, which the kernel's pages do not fit.
+#[test]
+fn records_in_equal_steps_are_fetched_ahead_wherever_they_lie() {
+    for step in [MIB, 1_234_568, 17 * MIB + 5000] {
+        let pages = |nth: u64| {
+            let start = (nth * step + 40_000) / 4096 * 4096;
+            range(start, 24 * KIB)
+        };
+        let waits = waits((0..200).map(pages));
+        assert!(waits.last(190) <= 1, "{step}: {waits:?}");
+        assert!(waits.fetched <= 3 * waits.read, "{step}: {waits:?}");
+    }
+}

@@ -11,6 +11,7 @@ mod first;
 mod forward;
 mod head;
 mod random;
+mod strides;
 mod whole;
 
 use std::collections::HashMap;

@@ -25,6 +25,8 @@ const MUCH_TOUCHED: u32 = 3;
 /// that takes at so many bytes a second. HDF5 and NetCDF-4 metadata are hundreds of small reads all over
 /// the file, each after the other: who has waited so often is not half done.
 const WHOLE_RATE: u64 = 1_000_000_000;
+/// Large reads, which say more of what they want, bring no object in as a whole that is larger than this.
+const WHOLE_BY_LARGE: u64 = 64 << 20;
 /// A first read that ends so near the end is one for a table of contents there (zip, Parquet), which
 /// is longer than the read.
 const TAIL: u64 = 256 << 10;
@@ -92,12 +94,15 @@ impl Width {
 
     /// Notes how long a random read waited. Whether all of the object is to be fetched now: once.
     pub(super) fn waited(&mut self, read: ByteRange, wait: Duration, size: u64, room: u64) -> bool {
-        if read.len() >= LARGE {
-            return false;
-        }
-        self.waited += wait;
         let whole = Duration::from_micros(size.saturating_mul(1_000_000) / WHOLE_RATE);
-        let is_much = self.misses_ever >= MUCH_TOUCHED && self.waited >= whole / 2;
+        let enough = match read.len() {
+            ..LARGE => whole / 2,
+            // What is read is a large part of it.
+            LARGE.. if size <= WHOLE_BY_LARGE => 2 * whole,
+            LARGE.. => return false,
+        };
+        self.waited += wait;
+        let is_much = self.misses_ever >= MUCH_TOUCHED && self.waited >= enough;
         let is_due = is_much && size <= room && !self.is_whole;
         self.is_whole |= is_due;
         is_due
@@ -179,6 +184,21 @@ mod tests {
         let new = Width::default;
         assert_eq!(waits(&mut new(), GIB / 4, GIB / 8), None, "no room");
         assert_eq!(waits(&mut new(), 20 << 20, GIB), Some(3), "one is no sign");
+    }
+
+    #[test]
+    fn large_reads_get_the_whole_of_what_is_not_large_itself() {
+        let after = |size| {
+            let mut width = Width::default();
+            (1..200).find(|i| {
+                let read = range((i % 16) << 20, LARGE);
+                width.around(read, size);
+                width.waited(read, Duration::from_millis(30), size, GIB)
+            })
+        };
+        assert_eq!(after(20 << 20), Some(3));
+        assert_eq!(after(WHOLE_BY_LARGE), Some(5));
+        assert_eq!(after(WHOLE_BY_LARGE + 1), None);
     }
 
     #[test]

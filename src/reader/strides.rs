@@ -1,0 +1,184 @@
+//! Runs of reads that begin in equal steps: records of one variable of netCDF-3, rows of a part of an array,
+//! every n-th message.
+
+use crate::s3::ByteRange;
+
+/// Steps fetched ahead: as many as there have been, and no more than this.
+const MOST: u64 = 32;
+/// The kernel rounds reads to pages, so steps that are no multiple of one differ by as much.
+const PAGE: u64 = 4096;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Strides {
+    /// Where the first run began.
+    begun: u64,
+    /// Where the last one did, so many steps later.
+    last: u64,
+    steps: u64,
+    /// How much was read of the last one and of the one before, in bytes.
+    len: u64,
+    len_before: u64,
+    /// Whether all steps are the same to the byte.
+    is_exact: bool,
+    /// Steps that were fetched ahead, from the first on.
+    planned: u64,
+}
+
+impl Strides {
+    /// Three runs in equal steps forward, each behind the one before; of the last there is only the first
+    /// read.
+    pub(super) fn of(runs: [ByteRange; 3]) -> Option<Self> {
+        let [first, second, third] = runs.map(|run| run.start());
+        let (step, next) = (second.checked_sub(first)?, third.checked_sub(second)?);
+        let is_apart = runs[0].len() < step && runs[1].len() < next;
+        (is_apart && step.abs_diff(next) <= PAGE).then_some(Self {
+            begun: first,
+            last: third,
+            steps: 2,
+            len: runs[2].len(),
+            len_before: runs[1].len(),
+            is_exact: step == next,
+            planned: 1,
+        })
+    }
+
+    /// Whether `read` is the next step, or goes on with the last one.
+    pub(super) fn has(&self, read: ByteRange) -> bool {
+        let slack = if self.is_exact { PAGE } else { 2 * PAGE };
+        self.is_within(read) || self.start(self.steps + 1).abs_diff(read.start()) <= slack
+    }
+
+    /// Notes a read that is one of these.
+    pub(super) fn advance(&mut self, read: ByteRange) {
+        if !self.is_within(read) {
+            self.is_exact &= read.start() == self.start(self.steps + 1);
+            self.last = read.start();
+            self.steps += 1;
+            self.len_before = std::mem::take(&mut self.len);
+        }
+        self.len = self.len.max(read.end() - self.last);
+    }
+
+    /// How long the next run is going to be.
+    fn likely(&self) -> u64 {
+        self.len.max(self.len_before)
+    }
+
+    fn is_within(&self, read: ByteRange) -> bool {
+        let goes_on = self.last < read.start() && read.start() <= self.last + self.likely();
+        goes_on && read.end() < self.start(self.steps + 1)
+    }
+
+    /// The next steps of an object of `size` bytes that are not fetched yet, `most` bytes of them.
+    pub(super) fn ahead(&mut self, size: u64, most: u64) -> Vec<ByteRange> {
+        let steps = self.steps.min(MOST).min(most / self.likely());
+        // The rest of the last one comes along.
+        let first = self.steps.max(self.planned + 1);
+        let end = self.steps + steps;
+        self.planned = self.planned.max(end);
+        let step = |nth| {
+            let is_known = self.is_exact || nth == self.steps;
+            let slack = if is_known { 0 } else { 2 * PAGE };
+            let start = self.start(nth);
+            let end = (start + self.likely() + slack).min(size);
+            ByteRange::new(start.saturating_sub(slack), end)
+        };
+        (first..=end).filter_map(step).collect()
+    }
+
+    /// Where the read so many steps after the first begins.
+    fn start(&self, steps: u64) -> u64 {
+        let all = u128::from(self.last - self.begun) * u128::from(steps) / u128::from(self.steps);
+        self.begun + u64::try_from(all).unwrap_or(u64::MAX / 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// Reads of `len` bytes every `step` bytes, as the kernel asks for them; how many were not fetched
+    /// ahead, and how many bytes were fetched for each byte read.
+    fn read(step: u64, len: u64, count: u64) -> (usize, f64) {
+        let pages = |nth: u64| {
+            let (start, end) = (nth * step + 77, nth * step + 77 + len);
+            ByteRange::new(start / PAGE * PAGE, end.next_multiple_of(PAGE)).expect("not empty")
+        };
+        let mut strides = Strides::of([0, 1, 2].map(pages)).expect("equal");
+        let mut fetched = strides.ahead(u64::MAX, 64 * MIB);
+        let mut absent = 0;
+        for nth in 3..count {
+            let read = pages(nth);
+            assert!(strides.has(read), "step {nth}");
+            let holds = |it: &&ByteRange| it.start() <= read.start() && read.end() <= it.end();
+            absent += usize::from(!fetched.iter().any(|it| holds(&it)));
+            strides.advance(read);
+            fetched.extend(strides.ahead(u64::MAX, 64 * MIB));
+        }
+        let bytes: u64 = fetched.iter().map(|it| it.len()).sum();
+        #[expect(clippy::cast_precision_loss, reason = "few")]
+        (absent, bytes as f64 / (count * len) as f64)
+    }
+
+    #[test]
+    fn steps_of_whole_pages_are_fetched_to_the_byte() {
+        let (absent, fetched) = read(17 * MIB, MIB - PAGE, 400);
+        assert_eq!(absent, 0);
+        assert!(fetched < 1.1, "{fetched}");
+    }
+
+    #[test]
+    fn steps_of_any_length_are_found_and_met() {
+        for step in [1_234_568, 3_000_001, 150_004, 40_000_000] {
+            let (absent, fetched) = read(step, 64 << 10, 400);
+            assert!(absent <= 2, "{absent} of {step}");
+            assert!(fetched < 1.5, "{fetched} of {step}");
+        }
+    }
+
+    /// The kernel asks for much in several pieces.
+    #[test]
+    fn runs_of_several_reads_come_whole() {
+        let run = |nth: u64, piece: u64| {
+            let start = nth * 17 * MIB + piece * MIB;
+            ByteRange::new(start, start + MIB).expect("not empty")
+        };
+        let whole = |nth| ByteRange::new(run(nth, 0).start(), run(nth, 2).end()).expect("some");
+        let mut strides = Strides::of([whole(0), whole(1), run(2, 0)]).expect("equal");
+        let mut fetched = strides.ahead(u64::MAX, 64 * MIB);
+        for (nth, piece) in [(2, 1), (2, 2), (3, 0), (3, 1), (3, 2), (4, 0)] {
+            assert!(strides.has(run(nth, piece)), "{nth}, {piece}");
+            strides.advance(run(nth, piece));
+            fetched.extend(strides.ahead(u64::MAX, 64 * MIB));
+        }
+        assert_eq!(fetched, (2..=8).map(whole).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn nothing_beyond_the_end_and_no_more_than_there_is_room_for() {
+        let reads = [0, 10, 20].map(|mib| ByteRange::new(mib * MIB, (mib + 1) * MIB));
+        let strides = || Strides::of(reads.map(|read| read.expect("not empty"))).expect("equal");
+        let ahead = |size, most| {
+            let ahead = strides().ahead(size, most);
+            assert_eq!(ahead[0].start(), 20 * MIB, "of the last run it is the rest");
+            ahead.len() - 1
+        };
+        assert_eq!(ahead(35 * MIB, 64 * MIB), 1);
+        assert_eq!(ahead(1 << 40, 64 * MIB), 2);
+        assert_eq!(ahead(1 << 40, MIB), 1);
+        assert_eq!(ahead(1 << 40, MIB / 2), 0);
+    }
+
+    #[test]
+    fn what_differs_is_no_stride() {
+        let of = |starts: [u64; 3]| {
+            Strides::of(starts.map(|at| ByteRange::new(at, at + 8192).expect("not empty")))
+        };
+        assert!(of([0, MIB, 3 * MIB]).is_none());
+        assert!(of([3 * MIB, 2 * MIB, MIB]).is_none(), "backward");
+        assert!(of([0, 8192, 16384]).is_none(), "one after the other");
+    }
+}
