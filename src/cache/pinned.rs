@@ -1,5 +1,7 @@
 //! What is pinned: claimed, waited for, and read.
 
+use std::cell::Cell;
+
 use tokio::time::Instant;
 
 use super::block::Block;
@@ -114,9 +116,9 @@ impl Pinned {
             match (parts.next(), parts.next()) {
                 (Some((_, block, part)), None) => (Arc::clone(block), part),
                 _ => {
-                    let mut glued = Vec::with_capacity(usize::try_from(range.len()).unwrap_or(0));
+                    let mut glued = Glued(SPARE.take());
                     for (_, block, part) in self.parts(range) {
-                        glued.extend_from_slice(block.bytes(part));
+                        glued.0.extend_from_slice(block.bytes(part));
                     }
                     return Slice(Bytes::Glued(glued));
                 }
@@ -132,20 +134,38 @@ pub struct Slice(Bytes);
 enum Bytes {
     Pinned(Arc<Block>, ByteRange),
     /// A read over the border of two blocks.
-    Glued(Vec<u8>),
+    Glued(Glued),
+}
+
+#[derive(Default)]
+struct Glued(Vec<u8>);
+
+thread_local! {
+    /// Memory for the next one: new pages for each would cost more than the copy. The kernel asks for no more
+    /// than a mebibyte at a time.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl Drop for Glued {
+    fn drop(&mut self) {
+        let mut spare = std::mem::take(&mut self.0);
+        spare.clear();
+        // Where the thread ends, there is no next one.
+        let _ = SPARE.try_with(|it| it.set(spare));
+    }
 }
 
 impl Slice {
     /// No bytes: a read at the end.
     pub fn empty() -> Self {
-        Self(Bytes::Glued(Vec::new()))
+        Self(Bytes::Glued(Glued::default()))
     }
 
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
             Bytes::Pinned(block, part) => block.bytes(*part),
-            Bytes::Glued(bytes) => bytes,
+            Bytes::Glued(glued) => &glued.0,
         }
     }
 }
