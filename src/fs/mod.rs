@@ -228,6 +228,10 @@ impl Fs {
             self.fetch_siblings(file.object(), len);
         }
         let read = file.read(offset, len, request).await;
+        if file.was_just_read_through() {
+            let ObjectVersion { key, meta, .. } = file.object();
+            self.siblings.read_through(key, meta.size);
+        }
         if let Err(s3::Error::Changed | s3::Error::NotFound) = &read {
             let gone = self.namespace.forget_version(file.object());
             if let (Some((parent, name)), Some(tell)) = (gone, self.on_change.get()) {
@@ -242,11 +246,16 @@ impl Fs {
     }
 
     /// Fetches of the files that are probably read after `object` what a first read of `len` bytes
-    /// needs.
+    /// needs, or all.
     fn fetch_siblings(&self, object: &ObjectVersion, len: u64) {
         let after = |key: &str, most| self.namespace.files_after(key, most);
-        for sibling in self.siblings.read(&object.key, after) {
-            self.reader.fetch_first(sibling, len);
+        let ahead = self.siblings.read(&object.key, self.reader.window(), after);
+        for sibling in ahead.whole {
+            let size = sibling.meta.size;
+            self.reader.fetch_start(sibling, size);
+        }
+        for sibling in ahead.first {
+            self.reader.fetch_start(sibling, len);
         }
     }
 

@@ -4,7 +4,8 @@
 //! A run is a stretch of a directory's files of which most are read. Several runs to a directory may
 //! be under way, and several processes may share one and take its files out of order. How many files
 //! are fetched ahead grows with what the run has read, so that little is wasted when it ends; no file
-//! is fetched ahead twice by one run.
+//! is fetched ahead twice by one run. Of the next files it is the first bytes that are fetched; where those
+//! before were read to their end, whole files.
 
 use std::collections::VecDeque;
 
@@ -22,6 +23,8 @@ const EVIDENCE: usize = 3;
 /// Files fetched ahead: a quarter of what was read, within these bounds. 25 ms x 1,000 files a second
 /// are 25.
 const AHEAD: (usize, usize) = (4, 48);
+/// Files read to their end before others are fetched whole.
+const WHOLE_EVIDENCE: usize = 2;
 
 /// The runs of one mount.
 #[derive(Debug, Default)]
@@ -39,16 +42,31 @@ struct Run {
     read: usize,
     /// Up to where files were fetched ahead.
     planned: Arc<str>,
+    /// Up to where they were fetched whole.
+    whole: Arc<str>,
+    /// Files that were read to their end, and their bytes.
+    through: usize,
+    bytes: u64,
+}
+
+/// Files to fetch ahead.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    /// First bytes of these.
+    pub(super) first: Vec<Arc<ObjectVersion>>,
+    /// All of these.
+    pub(super) whole: Vec<Arc<ObjectVersion>>,
 }
 
 impl Siblings {
-    /// Notes that the file `key` is read from its start, and says what to fetch ahead. `after` gives
-    /// the next files of the directory, as far as they are known, in order.
+    /// Notes that the file `key` is read from its start, and says what to fetch ahead, `most` bytes of
+    /// whole files. `after` gives the next files of the directory, as far as they are known, in order.
     pub(super) fn read(
         &self,
         key: &Arc<str>,
+        most: u64,
         after: impl Fn(&str, usize) -> Vec<Arc<ObjectVersion>>,
-    ) -> Vec<Arc<ObjectVersion>> {
+    ) -> Ahead {
         let mut runs = lock(&self.runs);
         let latest_first = (0..runs.len()).rev();
         let goes_on = |run: &mut Run| run.goes_on_with(key, &after);
@@ -66,13 +84,24 @@ impl Siblings {
                 old.first = Arc::clone(&old.last);
             }
             runs.push_back(Run::new(key));
-            return Vec::new();
+            return Ahead::default();
         };
-        let mut ahead = run.ahead(&after);
+        let mut ahead = run.ahead(most, &after);
         // What another run is at, it fetches itself.
-        ahead.retain(|file| !runs.iter().any(|other| other.covers(&file.key)));
+        for files in [&mut ahead.first, &mut ahead.whole] {
+            files.retain(|file| !runs.iter().any(|other| other.covers(&file.key)));
+        }
         runs.push_back(run);
         ahead
+    }
+
+    /// Notes that the file `key` of `size` bytes was read to its end.
+    pub(super) fn read_through(&self, key: &str, size: u64) {
+        let mut runs = lock(&self.runs);
+        if let Some(run) = runs.iter_mut().rfind(|run| run.covers(key)) {
+            run.through += 1;
+            run.bytes += size;
+        }
     }
 }
 
@@ -84,6 +113,9 @@ impl Run {
             span: 1,
             read: 1,
             planned: Arc::clone(key),
+            whole: Arc::clone(key),
+            through: 0,
+            bytes: 0,
         }
     }
 
@@ -134,19 +166,40 @@ impl Run {
 
     fn ahead(
         &mut self,
+        most: u64,
         after: impl Fn(&str, usize) -> Vec<Arc<ObjectVersion>>,
-    ) -> Vec<Arc<ObjectVersion>> {
+    ) -> Ahead {
         if self.read < EVIDENCE || self.read < self.span / 2 {
-            return Vec::new();
+            return Ahead::default();
         }
-        let most = (self.read / 4).clamp(AHEAD.0, AHEAD.1);
-        let mut files = after(&self.last, most);
-        files.retain(|file| *file.key > *self.planned);
-        if let Some(file) = files.last() {
-            self.planned = Arc::clone(&file.key);
+        let files = after(&self.last, (self.read / 4).clamp(AHEAD.0, AHEAD.1));
+        let mut room = match self.through {
+            // Several processes have as many files open that they have not read to their end yet.
+            through @ WHOLE_EVIDENCE.. if through >= self.read / 2 => most.min(self.bytes / 2),
+            _ => 0,
+        };
+        let fits = |file: &&Arc<ObjectVersion>| {
+            let rest = room.checked_sub(file.meta.size);
+            room = rest.unwrap_or(room);
+            rest.is_some()
+        };
+        let whole = files.iter().take_while(fits).cloned().collect();
+        let whole = behind(&mut self.whole, whole);
+        if self.whole > self.planned {
+            self.planned = Arc::clone(&self.whole);
         }
-        files
+        let first = behind(&mut self.planned, files);
+        Ahead { first, whole }
     }
+}
+
+/// The files behind `planned`, which they move.
+fn behind(planned: &mut Arc<str>, mut files: Vec<Arc<ObjectVersion>>) -> Vec<Arc<ObjectVersion>> {
+    files.retain(|file| file.key > *planned);
+    if let Some(last) = files.last() {
+        *planned = Arc::clone(&last.key);
+    }
+    files
 }
 
 /// How many files it is from one to another, if that is no more than `most`.
@@ -174,6 +227,9 @@ mod tests {
     use super::*;
     use crate::s3::{ETag, ObjectMeta};
 
+    /// Of each file.
+    const SIZE: u64 = 20 << 20;
+
     struct Directory(Vec<Arc<ObjectVersion>>);
 
     impl Directory {
@@ -182,13 +238,18 @@ mod tests {
                 number: NonZeroU64::MIN.saturating_add(i),
                 key: format!("d/{i:06}").into(),
                 meta: ObjectMeta {
-                    size: 1,
+                    size: SIZE,
                     etag: ETag::from("e"),
                     last_modified: SystemTime::UNIX_EPOCH,
                     storage: crate::s3::Storage::default(),
                 },
             };
             Self((0..count).map(|i| Arc::new(version(i))).collect())
+        }
+
+        fn after(&self, key: &str, most: usize) -> Vec<Arc<ObjectVersion>> {
+            let from = self.0.partition_point(|file| *file.key <= *key);
+            self.0[from..].iter().take(most).cloned().collect()
         }
 
         /// Reads files in this order; how often each was fetched ahead, and how many before they
@@ -206,11 +267,9 @@ mod tests {
             let (mut fetched, mut in_time) = (BTreeMap::new(), 0);
             for i in order {
                 in_time += usize::from(fetched.contains_key(&i));
-                let ahead = siblings.read(&self.0[i].key, |key, most| {
-                    let from = self.0.partition_point(|file| *file.key <= *key);
-                    self.0[from..].iter().take(most).cloned().collect()
-                });
-                for file in ahead {
+                let after = |key: &str, most| self.after(key, most);
+                let ahead = siblings.read(&self.0[i].key, 0, after);
+                for file in ahead.first {
                     let at = usize::try_from(file.number.get() - 1).expect("small");
                     *fetched.entry(at).or_default() += 1;
                 }
@@ -228,6 +287,39 @@ mod tests {
         assert!(fetched.len() - in_time <= 50, "{}", fetched.len());
         let (fetched, _) = directory.read(10..15);
         assert!(fetched.len() <= 6, "{}", fetched.len());
+    }
+
+    /// Reads so many files in order, `through` of each four to their end: those that were fetched whole.
+    fn fetched_whole(count: usize, through: usize, most: u64) -> Vec<u64> {
+        let directory = Directory::new(1000);
+        let siblings = Siblings::default();
+        let mut fetched = Vec::new();
+        for (i, file) in directory.0.iter().enumerate().take(count) {
+            let after = |key: &str, most| directory.after(key, most);
+            let ahead = siblings.read(&file.key, most, after);
+            fetched.extend(ahead.whole.iter().map(|file| file.number.get() - 1));
+            if i % 4 < through {
+                siblings.read_through(&file.key, file.meta.size);
+            }
+        }
+        fetched
+    }
+
+    #[test]
+    fn who_reads_files_to_their_end_finds_the_next_ones_whole() {
+        let fetched = fetched_whole(100, 4, 10 * SIZE);
+        assert!(fetched.is_sorted() && fetched[0] <= 4, "{fetched:?}");
+        let last = fetched.last().expect("some");
+        assert_eq!(*last, 99 + 10, "as many ahead as there is room for");
+        assert_eq!(
+            u64::try_from(fetched.len()),
+            Ok(last - fetched[0] + 1),
+            "each once"
+        );
+        let few = fetched_whole(6, 4, 10 * SIZE);
+        assert!(few.iter().filter(|nth| **nth >= 6).count() <= 2, "{few:?}");
+        assert!(fetched_whole(100, 1, 10 * SIZE).is_empty(), "headers");
+        assert!(fetched_whole(100, 4, SIZE - 1).is_empty(), "no room");
     }
 
     #[test]

@@ -92,19 +92,25 @@ impl Reader {
         OpenObject {
             object,
             shared,
-            is_touched: AtomicBool::new(false),
+            read: AtomicU64::new(0),
+            is_through: AtomicBool::new(false),
         }
     }
 
     /// Fetches what a first read of `len` bytes at its start would fetch of an object that is probably
-    /// read next, if there is memory for it.
-    pub fn fetch_first(self: &Arc<Self>, object: Arc<ObjectVersion>, len: u64) {
+    /// read next, as far as there is memory for it.
+    pub fn fetch_start(self: &Arc<Self>, object: Arc<ObjectVersion>, len: u64) {
         let Some(range) = cursor::first_fetch(len, object.meta.size) else {
             return;
         };
-        let reader = Arc::clone(self);
-        let fetch = async move { fetch_part(&reader, &object, range).await };
-        spawn(fetch.in_current_span());
+        let part = (range.len() / 4)
+            .next_multiple_of(BLOCK)
+            .clamp(forward::START, PART);
+        for part in parts(range, part) {
+            let (reader, object) = (Arc::clone(self), Arc::clone(&object));
+            let fetch = async move { fetch_part(&reader, &object, part).await };
+            spawn(fetch.in_current_span());
+        }
     }
 
     fn count_streams(&self, before: u64, now: u64) {
@@ -115,8 +121,8 @@ impl Reader {
         }
     }
 
-    /// What one stream may have in flight: half of the memory belongs to them all.
-    fn window(&self) -> u64 {
+    /// What one stream may have in flight, in bytes: half of the memory belongs to them all.
+    pub fn window(&self) -> u64 {
         let streams = self.streams.load(Ordering::Relaxed).max(1);
         (self.cache.limit() / 2 / streams).clamp(BLOCK, MAX_WINDOW)
     }
@@ -127,7 +133,9 @@ impl Reader {
 pub struct OpenObject {
     object: Arc<ObjectVersion>,
     shared: Arc<Shared>,
-    is_touched: AtomicBool,
+    /// Bytes that were read.
+    read: AtomicU64,
+    is_through: AtomicBool,
 }
 
 /// What the handles of one version share: the kernel's page cache is one for all of them, so what it asks
@@ -164,7 +172,14 @@ impl OpenObject {
 
     /// Whether nothing was read from it yet.
     pub fn is_untouched(&self) -> bool {
-        !self.is_touched.load(Ordering::Relaxed)
+        self.read.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether by now nearly all of it was read: says so once.
+    pub fn was_just_read_through(&self) -> bool {
+        let nearly_all = self.object.meta.size / 8 * 7;
+        self.read.load(Ordering::Relaxed) > nearly_all
+            && !self.is_through.swap(true, Ordering::Relaxed)
     }
 
     fn reader(&self) -> &Arc<Reader> {
@@ -184,7 +199,7 @@ impl OpenObject {
         let Some(wanted) = ByteRange::new(offset, end) else {
             return Ok(Slice::empty());
         };
-        self.is_touched.store(true, Ordering::Relaxed);
+        self.read.fetch_add(wanted.len(), Ordering::Relaxed);
         let plan = self.plan(wanted);
         let cached = cached(&self.object);
         let cache = &self.reader().cache;

@@ -40,7 +40,7 @@ fn read(file: &File, key: &str, offset: u64, len: u64) {
 /// Answers as far away as S3's, so that what is asked for side by side is seen to be so.
 fn far_away(world: &World) {
     world.set_shape(Shape {
-        first_byte: Duration::from_millis(20),
+        first_byte: Duration::from_millis(40),
         ..Shape::default()
     });
 }
@@ -296,6 +296,31 @@ fn files_in_listing_order_are_fetched_before_they_are_opened_and_once() {
 }
 
 #[test]
+fn who_reads_files_to_their_end_finds_the_next_ones_there_whole() {
+    const FILES: u64 = 30;
+    let key = |i: u64| format!("run/{i:04}.nc");
+    let world = objects((0..60).map(|i| (key(i), 6 * MIB)));
+    let mount = Mount::new(&world);
+    assert_eq!(mount.names("run").len(), 60);
+    far_away(&world);
+    world.reset_counters();
+    for i in 0..FILES {
+        assert!(mount.read(&key(i)) == computed(&key(i), 0, 6 << 20), "{i}");
+    }
+    let counters = world.counters();
+    // Of the first ones each costs two or three.
+    assert!(counters.depth <= 24, "{} waited in turn", counters.depth);
+    until_idle(&world);
+    let read = FILES * 6 * MIB;
+    let fetched = world.counters().body_bytes;
+    assert!(fetched >= read && fetched <= 2 * read, "{fetched}");
+    for i in FILES..60 {
+        assert!(mount.read(&key(i)) == computed(&key(i), 0, 6 << 20), "{i}");
+    }
+    assert_eq!(world.counters().body_bytes, 2 * read, "each byte once");
+}
+
+#[test]
 fn sixteen_processes_share_the_run_through_a_directory() {
     const FILES: u64 = 480;
     let key = |i: u64| format!("run/{i:04}.nc");
@@ -314,7 +339,10 @@ fn sixteen_processes_share_the_run_through_a_directory() {
             });
         }
     });
-    assert_eq!(world.counters().body_bytes, FILES * 50 * KIB, "each once");
+    let fetched = world.counters().body_bytes;
+    // Where the machine stalls, a read or two may be hedged.
+    let expected = FILES * 50 * KIB..=(FILES + 3) * 50 * KIB;
+    assert!(expected.contains(&fetched), "each once: {fetched}");
 }
 
 #[test]
