@@ -30,7 +30,13 @@ fn main() -> ExitCode {
 fn work(run: &Run, launcher: &dyn Launcher) -> Result<(), String> {
     let _log = log::start(&run.log)?;
     let destination = run.log.destination.to_string();
-    mount::run(&run.mount, &destination, launcher).map_err(|error| error.to_string())
+    mount::run(&run.mount, &destination, launcher).map_err(|error| {
+        let message = error.to_string();
+        if run.log.destination != log::Destination::Stderr {
+            tracing::error!("not mounted: {message}");
+        }
+        message
+    })
 }
 
 fn use_tool(tool: &Tool, log: &log::Settings) -> Result<(), String> {

@@ -47,8 +47,28 @@ impl Network {
             all.extend_from_slice(&pem);
             all.push(b'\n');
         }
+        for variable in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+            let proxy = std::env::var(variable).unwrap_or_default();
+            if !proxy.is_empty() && !is_proxy(&proxy) {
+                let proxy = without_userinfo(&proxy);
+                return Err(format!(
+                    "{variable} is {proxy}, which is no URL of a proxy: it looks like http://HOST:PORT. \
+                     Correct it, or unset it to use none"
+                ));
+            }
+        }
         Ok(Self { authorities })
     }
+}
+
+/// Whether both stacks take it for a proxy; others they ignore without a word.
+fn is_proxy(text: &str) -> bool {
+    let schemes = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
+    let text = match text.contains("://") {
+        true => text.to_owned(),
+        false => format!("http://{text}"),
+    };
+    Url::parse(&text).is_ok_and(|url| schemes.contains(&url.scheme()) && url.has_host())
 }
 
 /// The beginning of every HTTP client but S3's: no redirects of its own, and TLS by `ring`.
@@ -150,6 +170,26 @@ pub fn causes(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn proxies_are_urls_or_hosts() {
+        for good in [
+            "http://proxy:3128",
+            "proxy:3128",
+            "https://a:b@proxy",
+            "socks5h://localhost:1",
+        ] {
+            assert!(is_proxy(good), "{good}");
+        }
+        for bad in [
+            "http://",
+            "htp://proxy:3128",
+            "proxy:port",
+            "http://pro xy:1",
+        ] {
+            assert!(!is_proxy(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn urls_are_https_or_loopback() {

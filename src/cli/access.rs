@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use clap::ArgAction;
 use clap::Args;
-use clap::builder::FalseyValueParser;
 use secrecy::ExposeSecret;
 
 use super::values;
@@ -81,7 +80,7 @@ pub(super) struct S3Args {
 
     /// Put the bucket into the URL's path; follows by itself for addresses and localhost
     #[arg(long, env = "S3CREDMOUNT_FORCE_PATH_STYLE", help_heading = "S3")]
-    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(action = ArgAction::SetTrue, value_parser = values::switch)]
     force_path_style: bool,
 
     /// How many requests may be under way at once
@@ -96,7 +95,7 @@ pub(super) struct S3Args {
 
     /// Ask for no checksums: small files are believed as they come
     #[arg(long, env = "S3CREDMOUNT_NO_CHECKSUMS", help_heading = "S3")]
-    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(action = ArgAction::SetTrue, value_parser = values::switch)]
     no_checksums: bool,
 }
 
@@ -141,10 +140,11 @@ impl S3Args {
             .region
             .or_else(|| row.map(|row| row.region().to_owned()));
         let endpoint_url = self.endpoint_url.as_deref().map(network::check_url);
+        let endpoint_url = endpoint_url.transpose();
         Ok(s3::Settings {
             bucket: bucket.to_owned(),
             region: region.unwrap_or_else(|| "us-west-2".to_owned()),
-            endpoint_url: endpoint_url.transpose().map_err(|bad| bad.to_string())?,
+            endpoint_url: endpoint_url.map_err(|bad| format!("--endpoint-url: {bad}"))?,
             force_path_style: self.force_path_style,
             max_connections: usize::from(self.max_connections),
             checksums: !self.no_checksums,
@@ -202,7 +202,16 @@ fn login_settings(
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let token = variable("EARTHDATA_TOKEN").map(|token| earthdata::bare_token(&token));
     let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
-    let user = variable("EARTHDATA_USERNAME").zip(variable("EARTHDATA_PASSWORD"));
+    let (name, password) = (
+        variable("EARTHDATA_USERNAME"),
+        variable("EARTHDATA_PASSWORD"),
+    );
+    let lacks = match (&name, &password) {
+        (Some(_), None) => Some("EARTHDATA_PASSWORD"),
+        (None, Some(_)) => Some("EARTHDATA_USERNAME"),
+        _ => None,
+    };
+    let user = name.zip(password);
     let default_netrc = variable("NETRC").map(PathBuf::from);
     let default_netrc = default_netrc.or_else(|| Some(PathBuf::from(home?).join(".netrc")));
     Ok(LoginSettings {
@@ -210,6 +219,7 @@ fn login_settings(
         netrc: netrc.map(absolute).transpose()?,
         token: token.filter(|token| !token.expose_secret().is_empty()),
         user: user.map(|(name, password)| (name, password.into())),
+        lacks,
         default_netrc: default_netrc.map(absolute).transpose()?,
     })
 }

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use super::access::{CredentialArgs, S3Args, absolute};
@@ -40,7 +39,7 @@ pub(super) struct MountArgs {
         env = "S3CREDMOUNT_NO_SIGN_REQUEST",
         help_heading = "Credentials"
     )]
-    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(action = ArgAction::SetTrue, value_parser = values::switch)]
     no_sign_request: bool,
 
     #[command(flatten)]
@@ -48,12 +47,12 @@ pub(super) struct MountArgs {
 
     /// Stay in the foreground
     #[arg(short, long, env = "S3CREDMOUNT_FOREGROUND", help_heading = "Mount")]
-    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(action = ArgAction::SetTrue, value_parser = values::switch)]
     foreground: bool,
 
     /// Let other users of this machine read the mount, as far as the modes allow
     #[arg(long, env = "S3CREDMOUNT_ALLOW_OTHER", help_heading = "Mount")]
-    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(action = ArgAction::SetTrue, value_parser = values::switch)]
     allow_other: bool,
 
     /// Owner of all files [default: the mounting user]
@@ -96,7 +95,7 @@ pub(super) struct MountArgs {
 
     /// Let programs in the bucket be run
     #[arg(long, env = "S3CREDMOUNT_EXEC", help_heading = "Mount")]
-    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(action = ArgAction::SetTrue, value_parser = values::switch)]
     exec: bool,
 
     /// Memory for data and names, for instance 2GiB [default: 512MiB or an eighth of the memory
@@ -178,8 +177,9 @@ impl MountArgs {
             Some(file) => log::Destination::File(absolute(file)?),
             None if self.foreground => log::Destination::Stderr,
             None => {
-                let name = format!("{}/{}", source.bucket(), source.prefix());
-                log::Destination::in_background(&state_directory()?, name.trim_end_matches('/'))
+                let at = absolute(self.mountpoint.clone())?;
+                let name = format!("{}/{}{}", source.bucket(), source.prefix(), at.display());
+                log::Destination::in_background(&state_directory()?, &name.replace("//", "/"))
             }
         };
         let log = log::Settings {

@@ -11,6 +11,15 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds.into()))
 }
 
+/// An option without a value, when it comes from the environment; empty is no.
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    match &*text.trim().to_ascii_lowercase() {
+        "1" | "true" | "yes" | "y" | "on" => Ok(true),
+        "" | "0" | "false" | "no" | "n" | "off" => Ok(false),
+        _ => Err("it must be 1 or 0".to_owned()),
+    }
+}
+
 pub(super) fn operation_timeout(text: &str) -> Result<Duration, String> {
     match seconds(text)? {
         Duration::ZERO => Err("at least 1 second is needed".to_owned()),

@@ -143,7 +143,10 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(error) => error.fmt(f),
-            Self::Silent(name) => write!(f, "{name} has not answered yet"),
+            Self::Silent(name) => write!(
+                f,
+                "{name} has not answered yet: check the network, the proxy settings and the URL"
+            ),
         }
     }
 }

@@ -71,6 +71,7 @@ impl Endpoint {
                     endpoint: shown(&self.url),
                     host: self.login_host.as_str().to_owned(),
                     looked_at: self.login.places(),
+                    asked_for: self.login.netrc_asked_for(),
                 });
             }
             if sent && url.path() == "/oauth/authorize" {

@@ -9,10 +9,14 @@ use super::refusal::Refusal;
 pub enum Error {
     /// No way to log in was found.
     #[error(
-        "{endpoint} wants an Earthdata login, and none was found (looked at: {looked_at}). \
-         Set EARTHDATA_TOKEN, or EARTHDATA_USERNAME and EARTHDATA_PASSWORD, or name a file with \
-         --token-file, or put\n    \
-         machine {host} login YOUR_NAME password YOUR_PASSWORD\ninto ~/.netrc (mode 0600)"
+        "{endpoint} wants an Earthdata login, and none was found (looked at: {looked_at}). {}\n    \
+         machine {host} login YOUR_NAME password YOUR_PASSWORD\ninto {} (mode 0600)",
+        match .asked_for {
+            Some(_) => "Put",
+            None => "Set EARTHDATA_TOKEN, or EARTHDATA_USERNAME and EARTHDATA_PASSWORD, or name a file with \
+                     --token-file, or put",
+        },
+        .asked_for.as_deref().unwrap_or("~/.netrc"),
     )]
     NoLogin {
         /// The `/s3credentials` URL.
@@ -21,6 +25,8 @@ pub enum Error {
         host: String,
         /// The places that were looked at.
         looked_at: String,
+        /// The netrc file, if it was asked for: no other place counts.
+        asked_for: Option<String>,
     },
     /// The netrc, the token file or the token cannot be used.
     #[error("cannot use the login in {path}: {why}")]
@@ -166,7 +172,7 @@ pub enum Error {
         why: &'static str,
     },
     /// A URL or host that must not be used at all.
-    #[error("{url} cannot be used: {why}")]
+    #[error("{url} cannot be used: {why}. Check --credentials-endpoint and --earthdata-host")]
     BadUrl {
         /// As the user gave it.
         url: String,

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::{Duration, SystemTime};
 
 use secrecy::{ExposeSecret, SecretString};
@@ -16,6 +18,8 @@ use super::web::Authority;
 const MAX_FILE: u64 = 1 << 20;
 /// A home directory on a file server that does not answer must not stop the refresh for ever.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Whether it was told that others can read a file of logins: files are read again and again.
+static EXPOSED: Once = Once::new();
 
 /// Where logins are looked for, in the order of the fields. What was asked for by an option is the
 /// only place that is looked at.
@@ -29,6 +33,8 @@ pub struct LoginSettings {
     pub token: Option<SecretString>,
     /// `EARTHDATA_USERNAME` and `EARTHDATA_PASSWORD`.
     pub user: Option<(String, SecretString)>,
+    /// Which of these two is missing where there is the other.
+    pub lacks: Option<&'static str>,
     /// `$NETRC`, else `~/.netrc`: may be missing.
     pub default_netrc: Option<PathBuf>,
 }
@@ -160,7 +166,19 @@ impl LoginSettings {
             || "no netrc file, because HOME is not set".to_owned(),
             |path| path.display().to_string(),
         );
-        format!("EARTHDATA_TOKEN, EARTHDATA_USERNAME with EARTHDATA_PASSWORD, {netrc}")
+        let user = match self.lacks {
+            None => "EARTHDATA_USERNAME with EARTHDATA_PASSWORD".to_owned(),
+            Some(variable) => format!(
+                "EARTHDATA_USERNAME with EARTHDATA_PASSWORD, of which {variable} is not set"
+            ),
+        };
+        format!("EARTHDATA_TOKEN; {user}; {netrc}")
+    }
+
+    /// The netrc that is to be used and no other, for messages.
+    pub(super) fn netrc_asked_for(&self) -> Option<String> {
+        let path = self.netrc.as_ref().filter(|_| self.token_file.is_none())?;
+        Some(path.display().to_string())
     }
 }
 
@@ -206,7 +224,16 @@ fn from_netrc(path: &Path, host: &Authority) -> Result<Option<Login>, Error> {
 fn read_text(path: &Path) -> Result<(SecretString, Option<SystemTime>), Error> {
     let read = || {
         let file = std::fs::File::open(path)?;
-        let changed = file.metadata()?.modified().ok();
+        let metadata = file.metadata()?;
+        if metadata.permissions().mode() & 0o044 != 0 {
+            EXPOSED.call_once(|| {
+                let path = path.display();
+                tracing::warn!(
+                    "others on this machine can read the login in {path}: chmod 600 {path}"
+                );
+            });
+        }
+        let changed = metadata.modified().ok();
         let mut bytes = Vec::new();
         file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
         Ok((bytes, changed))

@@ -73,18 +73,19 @@ pub struct Settings {
     pub level: Level,
 }
 
+/// File names may have 255 bytes.
+const MAX_NAME: usize = 240;
+
 impl Destination {
     /// Where lines go in the background if the user says nothing: to syslog where there is one, else
-    /// to `MOUNT.log` in `state`, the user's state directory.
+    /// to a file in `state`, the user's state directory, named after `mount`, its source and place.
     pub fn in_background(state: &Path, mount: &str) -> Self {
         if Path::new(syslog::SOCKET).exists() {
             return Self::Syslog;
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-        let name: String = mount
-            .chars()
-            .map(|c| if allowed(c) { c } else { '-' })
-            .collect();
+        let name = mount.chars().map(|c| if allowed(c) { c } else { '-' });
+        let name: String = name.take(MAX_NAME).collect();
         Self::OwnFile(state.join("s3credmount").join(format!("{name}.log")))
     }
 }

@@ -138,6 +138,15 @@ impl Service<Uri> for Route {
                 Ok(Buffered::new(way, size))
             });
         };
+        if let Some(scheme @ ("socks4" | "socks4a" | "socks5" | "socks5h")) =
+            proxy.uri().scheme_str()
+        {
+            let why = format!(
+                "the proxy for it is one of {scheme}, which is not spoken here: name an http proxy in \
+                 HTTPS_PROXY, or the server in NO_PROXY if it can be reached without one"
+            );
+            return Box::pin(async move { Err(why.into()) });
+        }
         let mut tunnel = Tunnel::new(proxy.uri().clone(), self.to_proxy.clone());
         if let Some(login) = proxy.basic_auth() {
             tunnel = tunnel.with_auth(login.clone());

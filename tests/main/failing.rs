@@ -369,6 +369,16 @@ fn options_that_make_no_sense_are_usage_errors() {
         says(&said, &[option, hint]);
         assert!(!is_mount_point(mountpoint.path()));
     }
+    let mut command = program(&world);
+    command.env("S3CREDMOUNT_ALLOW_OTHER", "maybe");
+    let (status, said) = fails(command, BUCKET, mountpoint().path());
+    assert_eq!(status, Some(2), "{said}");
+    says(&said, &["maybe", "1 or 0"]);
+    let mut command = bare_program();
+    command.args(["--no-sign-request", "--endpoint-url", "s3"]);
+    let (status, said) = fails(command, BUCKET, mountpoint().path());
+    assert_eq!(status, Some(1), "{said}");
+    says(&said, &["--endpoint-url", "not a URL"]);
     let (status, said) = fails(bare_program(), BUCKET, Path::new(""));
     assert_eq!(status, Some(2), "{said}");
 }

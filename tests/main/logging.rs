@@ -160,3 +160,17 @@ fn a_log_file_that_cannot_be_opened_is_told_before_the_mount() {
     assert_eq!(status, Some(1));
     assert!(said.contains("cannot log to /proc/no/such/log"), "{said}");
 }
+
+#[test]
+fn why_there_is_no_mount_is_in_its_log() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let log = directory.path().join("log");
+    let mut program = bare_program();
+    program.args(["--no-sign-request", "--endpoint-url", "http://127.0.0.1:9"]);
+    program.arg("--log-file").arg(&log);
+    let (status, said) = crate::support::fails(program, BUCKET, &directory.path().join("none"));
+    assert_eq!(status, Some(1));
+    let log = std::fs::read_to_string(&log).expect("a log");
+    let why = said.trim().trim_start_matches("s3credmount: ");
+    assert!(log.contains("not mounted: ") && log.contains(why), "{log}");
+}

@@ -146,7 +146,54 @@ fn a_netrc_that_lacks_the_login_host() {
     command.args(["--netrc", name]);
     let message = refusal(command);
     says(&message, &[&format!("none was found (looked at: {name})")]);
-    says(&message, &["--token-file", &world.earthdata_host()]);
+    says(
+        &message,
+        &[&format!("into {name}"), &world.earthdata_host()],
+    );
+    assert!(!message.contains("EARTHDATA_TOKEN"), "{message}");
+}
+
+#[test]
+fn a_user_name_without_a_password() {
+    let world = small_world();
+    let mut command = program_at(&world, &world.tea_endpoint());
+    command.env("EARTHDATA_USERNAME", "scientist");
+    let message = refusal(command);
+    says(
+        &message,
+        &["EARTHDATA_PASSWORD is not set", "none was found"],
+    );
+}
+
+#[test]
+fn proxies_that_are_none() {
+    let world = small_world();
+    let mut command = program(&world);
+    command.env("HTTPS_PROXY", "http://me:hunter2@proxy:port");
+    let message = refusal(command);
+    says(
+        &message,
+        &["HTTPS_PROXY is ...@proxy:port", "http://HOST:PORT"],
+    );
+    assert!(!message.contains("hunter2"), "{message}");
+}
+
+#[test]
+fn a_login_that_others_can_read_is_used_and_told() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = small_world();
+    let directory = mountpoint();
+    let token = directory.path().join("token");
+    std::fs::write(&token, DEFAULT_TOKEN).expect("a file");
+    for (mode, is_told) in [(0o644, true), (0o600, false)] {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&token, mode).expect("its owner is this one");
+        let mut command = program_at(&world, &world.tea_endpoint());
+        command.arg("--token-file").arg(&token);
+        let mount = crate::support::Mount::with(command, crate::support::BUCKET);
+        let log = mount.log_with("is mounted on");
+        assert_eq!(log.contains("chmod 600"), is_told, "{log}");
+    }
 }
 
 #[test]

@@ -116,6 +116,11 @@ fn only_writable(directories: &[&Path]) -> std::io::Result<()> {
 }
 
 /// Mounts in the background, reads, and unmounts.
+/// The name of the log in the background, where there is no syslog.
+fn default_log(home: &Home) -> String {
+    format!("test-bucket{}.log", home.path("mnt").display()).replace('/', "-")
+}
+
 fn mount_and_read(home: &Home, mut program: Command) -> Output {
     let root = home.path("mnt");
     let output = program.arg(BUCKET).arg(&root).output().expect("it starts");
@@ -167,10 +172,10 @@ fn credentials_and_the_log_are_all_that_is_written_and_for_this_user_alone() {
             };
             assert_eq!(mode & 0o7777, expected, "{path}: {mode:o}");
             let is_expected = path.starts_with(&cache) || state.starts_with(path.as_str());
-            let is_log = path.starts_with(state) && path.ends_with("/test-bucket.log");
+            let is_log = *path == format!("{state}/{}", default_log(home));
             assert!(is_expected || is_log, "{path}");
         }
-        let log = home.path(state).join("test-bucket.log");
+        let log = home.path(state).join(default_log(home));
         if !Path::new("/dev/log").exists() {
             // What is read-only was missed by nobody.
             let log = log_with(&log, "unmounted");
@@ -256,11 +261,12 @@ fn a_link_in_the_place_of_the_default_log_is_not_followed() {
     std::fs::write(&victim, "precious").expect("a file");
     let logs = home.path(".local/state/s3credmount");
     std::fs::create_dir_all(&logs).expect("a directory");
-    symlink(&victim, logs.join("test-bucket.log")).expect("a link");
+    let name = default_log(&home);
+    symlink(&victim, logs.join(&name)).expect("a link");
     let output = mount_and_read(&home, home.program(&world, true));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    says(&said, &["cannot log to", "test-bucket.log", "--log-file"]);
+    says(&said, &["cannot log to", &name, "--log-file"]);
     let now = std::fs::read_to_string(&victim).expect("it is there");
     assert_eq!(now, "precious");
 }
