@@ -31,6 +31,8 @@ const RUNS_ON: i32 = 2;
 const MAX_CURSORS: usize = 128;
 /// So many of the last 32 reads that continued nothing mean that readers are all over the object.
 const SCATTERED: u32 = 24;
+/// How far a backward reader is fetched ahead of, in GETs of [`START`].
+const MOST_BACKWARD: u64 = 32 << 20;
 /// Runs of reads that are remembered for how long the next one will be.
 const RUNS: usize = 4;
 /// Steps from this size on are worth a request each; through shorter ones the window runs on.
@@ -130,8 +132,11 @@ enum Course {
         swapped: bool,
     },
     Forward(Forward),
-    /// With how far before the next read to fetch.
-    Backward(u64),
+    /// Down to where fetches are planned, and how far ahead of the reader.
+    Backward {
+        planned: u64,
+        window: u64,
+    },
     Strides(Strides),
 }
 
@@ -165,7 +170,7 @@ impl Cursors {
             && match &mut cursor.course {
                 Course::New { .. } => true,
                 Course::Forward(forward) => std::mem::take(&mut forward.is_guess),
-                Course::Backward(_) | Course::Strides(_) => false,
+                Course::Backward { .. } | Course::Strides(_) => false,
             };
         let bounds = Bounds {
             size,
@@ -294,11 +299,18 @@ impl Cursors {
     /// What was planned from `position` on is not fetched after all.
     pub(super) fn not_fetched_from(&mut self, position: u64) {
         for cursor in &mut self.cursors {
-            if let Course::Forward(forward) = &mut cursor.course
-                && forward.next <= position
-                && position < forward.planned
-            {
-                forward.planned = position;
+            let last = cursor.last.start();
+            match &mut cursor.course {
+                Course::Forward(Forward { next, planned, .. })
+                    if (*next..*planned).contains(&position) =>
+                {
+                    *planned = position;
+                }
+                // The parts before it may be on their way, those behind it are not.
+                Course::Backward { planned, .. } if (*planned..last).contains(&position) => {
+                    *planned = last;
+                }
+                _ => {}
             }
         }
     }
@@ -310,7 +322,7 @@ impl Cursor {
         match &self.course {
             Course::New { .. } => Some(self.last),
             Course::Forward(forward) => ByteRange::new(forward.begun, forward.next),
-            Course::Backward(_) | Course::Strides(_) => None,
+            Course::Backward { .. } | Course::Strides(_) => None,
         }
     }
 
@@ -335,7 +347,7 @@ impl Cursor {
                 let is_skip = (forward.next..forward.planned).contains(&start);
                 (distance, if is_skip { distance } else { near })
             }
-            Course::Backward(_) => (self.last.start().abs_diff(read.end()), len),
+            Course::Backward { .. } => (self.last.start().abs_diff(read.end()), len),
             Course::Strides(strides) => return strides.has(read).then_some(0),
         };
         (distance <= near).then_some(distance)
@@ -355,7 +367,8 @@ impl Cursor {
                 let forward = Forward::new(before.start(), read.end(), read.end(), window);
                 self.course = Course::Forward(forward);
             } else if swapped {
-                self.course = Course::Backward(window);
+                let planned = before.start();
+                self.course = Course::Backward { planned, window };
             } else {
                 self.course = Course::New { swapped: true };
                 let both = ByteRange::new(read.start(), before.end().max(read.end()));
@@ -383,10 +396,18 @@ impl Cursor {
                 plan.part = forward.part();
                 plan.ahead.extend(forward.extend(bounds, now));
             }
-            Course::Backward(window) => {
-                let start = read.start().saturating_sub(*window);
-                plan.fetch = ByteRange::new(start, read.end()).unwrap_or(read);
-                *window = (2 * *window).min(RAMP).min(most);
+            Course::Backward { planned, window } => {
+                let down_to = |len: u64| read.start().saturating_sub(len);
+                if read.start() < *planned {
+                    *planned = down_to((*window).min(START));
+                    plan.fetch = ByteRange::new(*planned, read.end()).unwrap_or(read);
+                }
+                if down_to(*window / 2) < *planned {
+                    *window = (2 * *window).min(MOST_BACKWARD).min(most);
+                    let ahead = ByteRange::new(down_to(*window), *planned);
+                    *planned = ahead.map_or(*planned, |ahead| ahead.start());
+                    plan.ahead.extend(ahead);
+                }
             }
             Course::Strides(strides) => {
                 strides.advance(read);

@@ -175,19 +175,21 @@ fn interleaved_and_out_of_order_streams_are_followed() {
 }
 
 #[test]
-fn backward_reads_fetch_what_lies_before() {
-    let mut cursors = Cursors::default();
-    let mut fetches = 0;
-    let mut have = GIB;
-    for step in 1..=512_u64 {
-        let read = range(GIB - step * 64 * KIB, 64 * KIB);
-        let plan = cursors.access(read, GIB, 64 * MIB, Instant::now());
-        if read.start() < have {
-            fetches += 1;
-            have = plan.fetch.start();
-        }
+fn backward_reads_find_what_lies_before() {
+    for len in [4 * KIB, 64 * KIB, MIB] {
+        let waits = waits((1..=256).map(|step| range(GIB - step * len, len)));
+        assert!(waits.last(250) <= 1, "{len}: {waits:?}");
+        let most = (3 * waits.read).min(waits.read + MOST_BACKWARD + RAMP);
+        assert!(waits.fetched <= most, "{len}: {}", waits.fetched);
     }
-    assert!(fetches <= 12, "{fetches} fetches for 32 MiB");
+}
+
+/// What memory did not allow to be fetched ahead is fetched when it is read, and not read by read.
+#[test]
+fn a_backward_reader_without_room_ahead_takes_what_lies_before() {
+    let reads = (1..=256).map(|step| range(GIB - step * 64 * KIB, 64 * KIB));
+    let waits = waits_in(false, reads);
+    assert!(waits.last(250) <= 40, "{waits:?}");
 }
 
 #[test]
@@ -271,9 +273,13 @@ fn a_stream_that_begins_anywhere_is_soon_far_ahead() {
     }
 }
 
-/// Reads all of these in turn; how many bytes the last `of` of them had to wait for, and how many were
-/// fetched in all.
+/// Reads all of these in turn.
 fn waits(reads: impl IntoIterator<Item = ByteRange>) -> Waits {
+    waits_in(true, reads)
+}
+
+/// The same; without room nothing is fetched ahead.
+fn waits_in(has_room: bool, reads: impl IntoIterator<Item = ByteRange>) -> Waits {
     let (mut cursors, now) = (Cursors::default(), Instant::now());
     let mut waits = Waits::default();
     let mut fetched: Vec<ByteRange> = Vec::new();
@@ -290,7 +296,14 @@ fn waits(reads: impl IntoIterator<Item = ByteRange>) -> Waits {
         if at < read.end() {
             fetched.push(plan.fetch);
         }
-        fetched.extend(plan.ahead);
+        match has_room {
+            true => fetched.extend(plan.ahead),
+            false => {
+                for ahead in plan.ahead {
+                    cursors.not_fetched_from(ahead.start());
+                }
+            }
+        }
         waits.read += read.len();
     }
     fetched.sort_by_key(|it| it.start());
