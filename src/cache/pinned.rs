@@ -117,6 +117,7 @@ impl Pinned {
                 (Some((_, block, part)), None) => (Arc::clone(block), part),
                 _ => {
                     let mut glued = Glued(SPARE.take());
+                    glued.0.reserve(usize::try_from(range.len()).unwrap_or(0));
                     for (_, block, part) in self.parts(range) {
                         glued.0.extend_from_slice(block.bytes(part));
                     }
@@ -149,6 +150,9 @@ thread_local! {
 impl Drop for Glued {
     fn drop(&mut self) {
         let mut spare = std::mem::take(&mut self.0);
+        if spare.capacity() == 0 {
+            return;
+        }
         spare.clear();
         // Where the thread ends, there is no next one.
         let _ = SPARE.try_with(|it| it.set(spare));

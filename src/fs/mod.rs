@@ -223,11 +223,15 @@ impl Fs {
         request: &Request,
     ) -> Result<Slice, Error> {
         let file = self.files.get(handle).ok_or(Error::BadHandle)?;
-        if offset == 0 && file.is_untouched() {
+        let is_begun = offset == 0 && file.is_untouched();
+        if is_begun {
             self.along.read(file.object().number);
-            self.fetch_siblings(file.object(), len);
         }
         let read = file.read(offset, len, request).await;
+        if is_begun && read.is_ok() {
+            // What this file itself needs has been asked for.
+            self.fetch_siblings(file.object(), len);
+        }
         if file.was_just_read_through() {
             let ObjectVersion { key, meta, .. } = file.object();
             self.siblings.read_through(key, meta.size);
@@ -248,8 +252,13 @@ impl Fs {
     /// Fetches of the files that are probably read after `object` what a first read of `len` bytes
     /// needs, or all.
     fn fetch_siblings(&self, object: &ObjectVersion, len: u64) {
-        let after = |key: &str, most| self.namespace.files_after(key, most);
-        let ahead = self.siblings.read(&object.key, self.reader.window(), after);
+        let after = |key: &str, most| {
+            let mut files = self.namespace.files_after(key, most);
+            files.retain(|file| !file.meta.storage.is_archived());
+            files
+        };
+        let (most, now) = (self.reader.most_ahead(), tokio::time::Instant::now());
+        let ahead = self.siblings.read(&object.key, most, now, after);
         for sibling in ahead.whole {
             let size = sibling.meta.size;
             self.reader.fetch_start(sibling, size);

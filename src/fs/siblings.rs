@@ -8,6 +8,9 @@
 //! before were read to their end, whole files.
 
 use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::s3::ObjectVersion;
 use crate::sync::{Arc, Mutex, lock};
@@ -25,6 +28,10 @@ const EVIDENCE: usize = 3;
 const AHEAD: (usize, usize) = (4, 48);
 /// Files read to their end before others are fetched whole.
 const WHOLE_EVIDENCE: usize = 2;
+/// So many files, and twice as many, are what is remembered of how the latest were read.
+const LATELY: usize = 16;
+/// A run that went on so long ago shares the memory for whole files with nobody.
+const ACTIVE: Duration = Duration::from_secs(5);
 
 /// The runs of one mount.
 #[derive(Debug, Default)]
@@ -47,6 +54,9 @@ struct Run {
     /// Files that were read to their end, and their bytes.
     through: usize,
     bytes: u64,
+    /// How many were read lately, and how many of them to their end.
+    lately: (usize, usize),
+    used: Instant,
 }
 
 /// Files to fetch ahead.
@@ -65,6 +75,7 @@ impl Siblings {
         &self,
         key: &Arc<str>,
         most: u64,
+        now: Instant,
         after: impl Fn(&str, usize) -> Vec<Arc<ObjectVersion>>,
     ) -> Ahead {
         let mut runs = lock(&self.runs);
@@ -83,10 +94,13 @@ impl Siblings {
             for old in runs.iter_mut().filter(|run| run.covers(key)) {
                 old.first = Arc::clone(&old.last);
             }
-            runs.push_back(Run::new(key));
+            runs.push_back(Run::new(key, now));
             return Ahead::default();
         };
-        let mut ahead = run.ahead(most, &after);
+        run.used = now;
+        let shares = |other: &&Run| other.through > 0 && now < other.used + ACTIVE;
+        let share = 1 + runs.iter().filter(shares).count() as u64;
+        let mut ahead = run.ahead(most / share, &after);
         // What another run is at, it fetches itself.
         for files in [&mut ahead.first, &mut ahead.whole] {
             files.retain(|file| !runs.iter().any(|other| other.covers(&file.key)));
@@ -101,12 +115,13 @@ impl Siblings {
         if let Some(run) = runs.iter_mut().rfind(|run| run.covers(key)) {
             run.through += 1;
             run.bytes += size;
+            run.lately.1 += 1;
         }
     }
 }
 
 impl Run {
-    fn new(key: &Arc<str>) -> Self {
+    fn new(key: &Arc<str>, now: Instant) -> Self {
         Self {
             first: Arc::clone(key),
             last: Arc::clone(key),
@@ -116,6 +131,8 @@ impl Run {
             whole: Arc::clone(key),
             through: 0,
             bytes: 0,
+            lately: (1, 0),
+            used: now,
         }
     }
 
@@ -138,6 +155,10 @@ impl Run {
             return false;
         }
         self.read += 1;
+        self.lately.0 += 1;
+        if self.lately.0 > 2 * LATELY {
+            self.lately = (self.lately.0 / 2, self.lately.1 / 2);
+        }
         true
     }
 
@@ -173,10 +194,13 @@ impl Run {
             return Ahead::default();
         }
         let files = after(&self.last, (self.read / 4).clamp(AHEAD.0, AHEAD.1));
-        let mut room = match self.through {
-            // Several processes have as many files open that they have not read to their end yet.
-            through @ WHOLE_EVIDENCE.. if through >= self.read / 2 => most.min(self.bytes / 2),
-            _ => 0,
+        // Several processes have as many files open that they have not read to their end yet.
+        let (read, through) = self.lately;
+        let is_whole = self.through >= WHOLE_EVIDENCE && through >= read / 2;
+        let mut room = if is_whole {
+            most.min(self.bytes / 2)
+        } else {
+            0
         };
         let fits = |file: &&Arc<ObjectVersion>| {
             let rest = room.checked_sub(file.meta.size);
@@ -234,9 +258,13 @@ mod tests {
 
     impl Directory {
         fn new(count: u64) -> Self {
+            Self::in_it("d", count)
+        }
+
+        fn in_it(name: &str, count: u64) -> Self {
             let version = |i: u64| ObjectVersion {
                 number: NonZeroU64::MIN.saturating_add(i),
-                key: format!("d/{i:06}").into(),
+                key: format!("{name}/{i:06}").into(),
                 meta: ObjectMeta {
                     size: SIZE,
                     etag: ETag::from("e"),
@@ -268,7 +296,7 @@ mod tests {
             for i in order {
                 in_time += usize::from(fetched.contains_key(&i));
                 let after = |key: &str, most| self.after(key, most);
-                let ahead = siblings.read(&self.0[i].key, 0, after);
+                let ahead = siblings.read(&self.0[i].key, 0, Instant::now(), after);
                 for file in ahead.first {
                     let at = usize::try_from(file.number.get() - 1).expect("small");
                     *fetched.entry(at).or_default() += 1;
@@ -290,15 +318,15 @@ mod tests {
     }
 
     /// Reads so many files in order, `through` of each four to their end: those that were fetched whole.
-    fn fetched_whole(count: usize, through: usize, most: u64) -> Vec<u64> {
+    fn fetched_whole(count: usize, through: impl Fn(usize) -> usize, most: u64) -> Vec<u64> {
         let directory = Directory::new(1000);
         let siblings = Siblings::default();
         let mut fetched = Vec::new();
         for (i, file) in directory.0.iter().enumerate().take(count) {
             let after = |key: &str, most| directory.after(key, most);
-            let ahead = siblings.read(&file.key, most, after);
+            let ahead = siblings.read(&file.key, most, Instant::now(), after);
             fetched.extend(ahead.whole.iter().map(|file| file.number.get() - 1));
-            if i % 4 < through {
+            if i % 4 < through(i) {
                 siblings.read_through(&file.key, file.meta.size);
             }
         }
@@ -307,7 +335,7 @@ mod tests {
 
     #[test]
     fn who_reads_files_to_their_end_finds_the_next_ones_whole() {
-        let fetched = fetched_whole(100, 4, 10 * SIZE);
+        let fetched = fetched_whole(100, |_| 4, 10 * SIZE);
         assert!(fetched.is_sorted() && fetched[0] <= 4, "{fetched:?}");
         let last = fetched.last().expect("some");
         assert_eq!(*last, 99 + 10, "as many ahead as there is room for");
@@ -316,10 +344,35 @@ mod tests {
             Ok(last - fetched[0] + 1),
             "each once"
         );
-        let few = fetched_whole(6, 4, 10 * SIZE);
+        let few = fetched_whole(6, |_| 4, 10 * SIZE);
         assert!(few.iter().filter(|nth| **nth >= 6).count() <= 2, "{few:?}");
-        assert!(fetched_whole(100, 1, 10 * SIZE).is_empty(), "headers");
-        assert!(fetched_whole(100, 4, SIZE - 1).is_empty(), "no room");
+        assert!(fetched_whole(100, |_| 1, 10 * SIZE).is_empty(), "headers");
+        assert!(fetched_whole(100, |_| 4, SIZE - 1).is_empty(), "no room");
+        let headers_later = |nth| if nth < 200 { 4 } else { 0 };
+        let fetched = fetched_whole(400, headers_later, 2 * SIZE);
+        let last = fetched.last().expect("some");
+        assert!(
+            *last < 200 + 4 * LATELY as u64,
+            "{last}: until that is known"
+        );
+    }
+
+    #[test]
+    fn runs_under_way_share_the_memory_for_whole_files() {
+        let directories = [Directory::new(100), Directory::in_it("e", 100)];
+        let siblings = Siblings::default();
+        let mut most = [0; 2];
+        for nth in 0..50 {
+            for (directory, most) in directories.iter().zip(&mut most) {
+                let file = &directory.0[nth];
+                let after = |key: &str, most| directory.after(key, most);
+                let ahead = siblings.read(&file.key, 8 * SIZE, Instant::now(), after);
+                let furthest = ahead.whole.last().map_or(0, |file| file.number.get() - 1);
+                *most = furthest.saturating_sub(nth as u64).max(*most);
+                siblings.read_through(&file.key, SIZE);
+            }
+        }
+        assert!(most.iter().all(|most| (3..=4).contains(most)), "{most:?}");
     }
 
     #[test]
@@ -347,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_run_in_a_directory_says_nothing_of_those_below() {
-        let mut run = Run::new(&"d/a".into());
+        let mut run = Run::new(&"d/a".into(), Instant::now());
         run.planned = "d/c".into();
         assert!(run.covers("d/b") && !run.covers("d/b/1"));
     }

@@ -84,8 +84,12 @@ impl Destination {
             return Self::Syslog;
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-        let name = mount.chars().map(|c| if allowed(c) { c } else { '-' });
-        let name: String = name.take(MAX_NAME).collect();
+        // The end of it says more.
+        let name = &mount[mount.floor_char_boundary(mount.len().saturating_sub(MAX_NAME))..];
+        let name: String = name
+            .chars()
+            .map(|c| if allowed(c) { c } else { '-' })
+            .collect();
         Self::OwnFile(state.join("s3credmount").join(format!("{name}.log")))
     }
 }

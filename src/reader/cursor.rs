@@ -35,8 +35,10 @@ const SCATTERED: u32 = 24;
 const MOST_BACKWARD: u64 = 32 << 20;
 /// Runs of reads that are remembered for how long the next one will be.
 const RUNS: usize = 4;
-/// Steps from this size on are worth a request each; through shorter ones the window runs on.
-const LEAST_STRIDE: u64 = 512 << 10;
+/// A sequence that leaves out at least so much each time is worth a request for each step ...
+const LEAST_SKIP: u64 = 512 << 10;
+/// ... once it has done so often.
+const SKIPS: u32 = 4;
 
 /// What to fetch for one read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,7 +146,9 @@ impl Cursors {
     /// Notes a read and plans for it. `size` is the object's, `most` the largest window.
     pub(super) fn access(&mut self, read: ByteRange, size: u64, most: u64, now: Instant) -> Plan {
         let near = |i: &usize| self.cursors[*i].distance(read);
+        // Of equals, the one that was used last.
         let nearest = (0..self.cursors.len())
+            .rev()
             .filter(|i| near(i).is_some())
             .min_by_key(near);
         let likely = self.likely_run();
@@ -160,18 +164,16 @@ impl Cursors {
                     self.cursors.remove(oldest);
                 }
                 self.note_run(read);
-                let (cursor, plan) = self.begin(read, size, most);
+                let (cursor, plan) = self.begin(read, size, most, is_scattered);
                 self.cursors.push(cursor);
                 return plan;
             }
         };
-        let first = cursor.last;
-        let was_first = first.len() >= LARGE
-            && match &mut cursor.course {
-                Course::New { .. } => true,
-                Course::Forward(forward) => std::mem::take(&mut forward.is_guess),
-                Course::Backward { .. } | Course::Strides(_) => false,
-            };
+        let was_first = match &mut cursor.course {
+            Course::New { .. } => true,
+            Course::Forward(forward) => std::mem::take(&mut forward.is_guess),
+            Course::Backward { .. } | Course::Strides(_) => false,
+        };
         let bounds = Bounds {
             size,
             most,
@@ -179,8 +181,9 @@ impl Cursors {
             is_scattered,
         };
         let plan = cursor.advance(read, bounds, now);
-        if was_first && matches!(cursor.course, Course::Forward(_)) {
-            self.run_on.more_followed(first.len());
+        // How much follows a small one is known when the run is over.
+        if was_first && cursor.first >= LARGE && matches!(cursor.course, Course::Forward(_)) {
+            self.run_on.more_followed(cursor.first);
         }
         self.cursors.push(cursor);
         plan
@@ -188,9 +191,12 @@ impl Cursors {
 
     /// Sequences that are fetched ahead of.
     pub(super) fn streams(&self) -> u64 {
-        let forward =
-            |cursor: &&Cursor| matches!(&cursor.course, Course::Forward(f) if !f.is_guess);
-        self.cursors.iter().filter(forward).count() as u64
+        let is_one = |cursor: &&Cursor| match &cursor.course {
+            Course::New { .. } => false,
+            Course::Forward(forward) => !forward.is_guess,
+            Course::Backward { .. } | Course::Strides(_) => true,
+        };
+        self.cursors.iter().filter(is_one).count() as u64
     }
 
     /// Notes how long the run was that was read last, as `read` begins another one elsewhere. Where less than
@@ -200,13 +206,14 @@ impl Cursors {
             first,
             course: Course::Forward(forward),
             ..
-        }) = self.cursors.last()
+        }) = self.cursors.last_mut()
         else {
             return;
         };
-        if forward.begun == 0 || forward.is_guess {
+        if forward.begun == 0 || forward.is_guess || forward.is_noted {
             return;
         }
+        forward.is_noted = true;
         let run = forward.next - forward.begun;
         if *first < LARGE && run >= STREAMS_READ {
             self.run_on.more_followed(*first);
@@ -230,7 +237,13 @@ impl Cursors {
     }
 
     /// A read that continues nothing: the start of something, or a stride from the last such read.
-    fn begin(&mut self, read: ByteRange, size: u64, most: u64) -> (Cursor, Plan) {
+    fn begin(
+        &mut self,
+        read: ByteRange,
+        size: u64,
+        most: u64,
+        is_scattered: bool,
+    ) -> (Cursor, Plan) {
         let mut plan = Plan::new(read, true);
         let mut course = Course::New { swapped: false };
         if read.start() == 0 {
@@ -255,7 +268,7 @@ impl Cursors {
             course = Course::Strides(strides);
         } else {
             let run_on = self.run_on.of(read.len());
-            let is_start = *run_on >= RUNS_ON;
+            let is_start = *run_on >= RUNS_ON && !(read.len() < LARGE && is_scattered);
             *run_on = (*run_on - 1).max(-2 * RUNS_ON);
             let window = match read.len() {
                 // As much as the kernel asks for at a time, and not from where a block begins.
@@ -296,8 +309,9 @@ impl Cursors {
         }
     }
 
-    /// What was planned from `position` on is not fetched after all.
-    pub(super) fn not_fetched_from(&mut self, position: u64) {
+    /// `part` and what was planned to come after it are not fetched after all.
+    pub(super) fn not_fetched(&mut self, part: ByteRange) {
+        let position = part.start();
         for cursor in &mut self.cursors {
             let last = cursor.last.start();
             match &mut cursor.course {
@@ -306,10 +320,10 @@ impl Cursors {
                 {
                     *planned = position;
                 }
-                // The parts before it may be on their way, those behind it are not.
                 Course::Backward { planned, .. } if (*planned..last).contains(&position) => {
-                    *planned = last;
+                    *planned = part.end();
                 }
+                Course::Strides(strides) => strides.not_fetched_from(position),
                 _ => {}
             }
         }
@@ -330,12 +344,14 @@ impl Cursor {
     fn distance(&self, read: ByteRange) -> Option<u64> {
         let (start, len) = (read.start(), read.len());
         let (distance, near) = match &self.course {
-            Course::New { .. } => {
+            Course::New { swapped } => {
                 let forward = self.last.end().abs_diff(start);
                 let backward = self.last.start().abs_diff(read.end());
                 // Large reads follow one another closely, or are of different places.
                 let near = match len.min(self.last.len()) {
                     small @ ..LARGE => small,
+                    // The next two may be swapped as well.
+                    large if *swapped => large,
                     large => large / 4,
                 };
                 (forward.min(backward), near)
@@ -344,11 +360,16 @@ impl Cursor {
                 let distance = forward.next.abs_diff(start);
                 // Random reads that happened to follow one another must not catch others.
                 let near = forward.window.min(NEAR);
-                let is_skip = (forward.next..forward.planned).contains(&start);
+                // Nor must small ones among large ones, which look something up.
+                let on_its_way = forward.next..forward.planned.min(forward.next + RAMP);
+                let is_skip = on_its_way.contains(&start) && len >= self.last.len() / 4;
                 (distance, if is_skip { distance } else { near })
             }
             Course::Backward { .. } => (self.last.start().abs_diff(read.end()), len),
-            Course::Strides(strides) => return strides.has(read).then_some(0),
+            Course::Strides(strides) => {
+                let distance = self.last.end().abs_diff(start);
+                (distance, if strides.has(read) { distance } else { 0 })
+            }
         };
         (distance <= near).then_some(distance)
     }
@@ -376,13 +397,23 @@ impl Cursor {
             }
         }
         let mut plan = Plan::new(read, false);
-        if let Course::Forward(forward) = &self.course
-            && read.start() >= forward.next + LEAST_STRIDE
-            && let Some(mut strides) = first.and_then(|first| Strides::of([first, before, read]))
+        if let Course::Strides(strides) = &self.course
+            && let Some(run) = strides.outrun_by(read)
         {
-            plan.ahead = strides.ahead(size, most);
-            self.course = Course::Strides(strides);
-            return plan;
+            let forward = Forward::new(run.start(), run.end(), run.end(), least_window);
+            self.course = Course::Forward(forward);
+        }
+        if let Course::Forward(forward) = &mut self.course {
+            let is_skip = read.start() >= forward.next + LEAST_SKIP;
+            forward.skips = if is_skip { forward.skips + 1 } else { 0 };
+            if forward.skips >= SKIPS
+                && let Some(mut strides) =
+                    first.and_then(|first| Strides::of([first, before, read]))
+            {
+                plan.ahead = strides.ahead(size, most);
+                self.course = Course::Strides(strides);
+                return plan;
+            }
         }
         match &mut self.course {
             Course::New { .. } => plan.random = true,
@@ -392,7 +423,9 @@ impl Cursor {
                 }
                 let before = forward.next;
                 plan.fetch = forward.fetch(read, size);
-                plan.spent = left_behind(before, forward.next);
+                // What was left out may be another reader's.
+                let is_skip = read.start() > before + NEAR;
+                plan.spent = left_behind(before, if is_skip { before } else { forward.next });
                 plan.part = forward.part();
                 plan.ahead.extend(forward.extend(bounds, now));
             }
@@ -404,9 +437,12 @@ impl Cursor {
                 }
                 if down_to(*window / 2) < *planned {
                     *window = (2 * *window).min(MOST_BACKWARD).min(most);
-                    let ahead = ByteRange::new(down_to(*window), *planned);
-                    *planned = ahead.map_or(*planned, |ahead| ahead.start());
-                    plan.ahead.extend(ahead);
+                    while down_to(*window) < *planned {
+                        // What is read first comes first.
+                        let end = *planned;
+                        *planned = ((end - 1) / START * START).max(down_to(*window));
+                        plan.ahead.extend(ByteRange::new(*planned, end));
+                    }
                 }
             }
             Course::Strides(strides) => {

@@ -300,7 +300,7 @@ fn waits_in(has_room: bool, reads: impl IntoIterator<Item = ByteRange>) -> Waits
             true => fetched.extend(plan.ahead),
             false => {
                 for ahead in plan.ahead {
-                    cursors.not_fetched_from(ahead.start());
+                    cursors.not_fetched(ahead);
                 }
             }
         }
@@ -403,4 +403,99 @@ fn records_in_equal_steps_are_fetched_ahead_wherever_they_lie() {
         assert!(waits.last(190) <= 1, "{step}: {waits:?}");
         assert!(waits.fetched <= 3 * waits.read, "{step}: {waits:?}");
     }
+}
+
+/// Whatever begins in equal steps may go on as a stream, each for itself.
+#[test]
+fn readers_of_equal_parts_are_streams() {
+    for readers in [2, 3, 5, 16, 64] {
+        let part = 16 * MIB;
+        let in_turn = (0..16).flat_map(|nth| (0..readers).map(move |reader| (reader, nth)));
+        let waits = waits(in_turn.map(|(reader, nth)| range(reader * part + nth * MIB, MIB)));
+        let last = waits.last(usize::try_from(8 * readers).expect("few"));
+        // Some begin together once more.
+        let most = usize::try_from(readers).expect("few");
+        assert!(
+            last <= most,
+            "{last} of the last reads of {readers} readers"
+        );
+        assert!(
+            waits.fetched <= 2 * waits.read,
+            "{readers}: {}",
+            waits.fetched
+        );
+    }
+}
+
+#[test]
+fn a_stream_goes_on_over_what_was_read_in_steps() {
+    let steps = (1..=10).map(|nth| range(nth * 100 * MIB, MIB));
+    let stream = (0..2 * GIB / MIB).map(|nth| range(nth * MIB, MIB));
+    let after = waits(steps.clone().chain(stream));
+    assert!(after.last(2000) <= 12, "{}", after.last(2000));
+    let from_there = (1..500).map(|nth| range(GIB + nth * MIB, MIB));
+    let from_there = waits(steps.chain(from_there));
+    assert!(from_there.last(490) <= 2, "{}", from_there.last(490));
+}
+
+/// Data, and what looks up where the next of it lies.
+#[test]
+fn small_reads_beside_a_stream_fetch_nothing_of_its_length() {
+    let (mut cursors, now) = (Cursors::default(), Instant::now());
+    let mut random = fastrand::Rng::with_seed(4);
+    let mut fetched = 0;
+    for nth in 0..400 {
+        let len = if nth == 0 { 4 * KIB } else { 128 * KIB };
+        let at = if nth == 0 {
+            GIB
+        } else {
+            GIB + 4 * KIB + (nth - 1) * 128 * KIB
+        };
+        cursors.access(range(at, len), 4 * GIB, 64 * MIB, now);
+        let read = range(2 * GIB + random.u64(..400_000) * 4 * KIB, 4 * KIB);
+        let plan = cursors.access(read, 4 * GIB, 64 * MIB, now);
+        fetched += plan.fetch.len() + total(&plan.ahead);
+    }
+    assert!(fetched <= 40 * MIB, "{fetched}");
+}
+
+/// Another reader's blocks are not those that a stream has left behind.
+#[test]
+fn a_read_ahead_of_a_stream_leaves_its_blocks_alone() {
+    let (mut cursors, now) = (Cursors::default(), Instant::now());
+    for nth in 0..64 {
+        cursors.access(range(GIB + nth * MIB, MIB), 4 * GIB, 64 * MIB, now);
+    }
+    let plan = cursors.access(range(GIB + 70 * MIB, MIB), 4 * GIB, 64 * MIB, now);
+    let unread = GIB + 64 * MIB;
+    assert!(
+        plan.spent.is_none_or(|spent| spent.end() <= unread),
+        "{plan:?}"
+    );
+    let lookup = range(GIB + 75 * MIB, 4 * KIB);
+    assert!(cursors.access(lookup, 4 * GIB, 64 * MIB, now).random);
+}
+
+#[test]
+fn streams_out_of_order_stay_streams() {
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut order: Vec<_> = (512..1536).collect();
+    for nth in 1..order.len() {
+        if random.u64(..10) == 0 {
+            order.swap(nth - 1, nth);
+        }
+    }
+    let waits = waits(order.into_iter().map(|nth| range(nth * MIB, MIB)));
+    assert!(waits.last(1000) <= 10, "{}", waits.last(1000));
+}
+
+#[test]
+fn steps_that_lie_close_together_are_fetched_at_once() {
+    let (mut cursors, now) = (Cursors::default(), Instant::now());
+    let mut ranges = 0;
+    for nth in 10..1010 {
+        let read = range(nth * 50_000 / 4096 * 4096, 8 * KIB);
+        ranges += cursors.access(read, 4 * GIB, 64 * MIB, now).ahead.len();
+    }
+    assert!(ranges <= 100, "{ranges}");
 }

@@ -31,6 +31,10 @@ pub(super) struct Forward {
     pub(super) window: u64,
     /// Begun by a single read.
     pub(super) is_guess: bool,
+    /// How long it was is remembered.
+    pub(super) is_noted: bool,
+    /// The last so many reads each left something out.
+    pub(super) skips: u32,
     /// The reader had to wait since the window was last judged.
     pub(super) starved: bool,
     /// Until the window is the largest, or a larger one is found not to make the reader faster.
@@ -62,6 +66,8 @@ impl Forward {
             planned,
             window,
             is_guess: false,
+            is_noted: false,
+            skips: 0,
             starved: false,
             is_growing: true,
             judged: None,

@@ -3,7 +3,8 @@
 //! A read notes its access with a cursor of its object, which plans: what to fetch for this read, and
 //! what to fetch ahead of it. Both go to the cache, which says what of it nobody fetches yet; each
 //! absent run becomes one GET, whose bytes serve waiters as they arrive. Fetching ahead takes only
-//! memory and connections that demand leaves free, and ends with the last handle.
+//! memory and connections that demand leaves free, and ends with the last handle; what is fetched of
+//! objects that are probably opened next goes on to its end.
 
 mod credit;
 mod cursor;
@@ -121,8 +122,13 @@ impl Reader {
         }
     }
 
+    /// How many bytes of objects that are not open yet may be fetched: a quarter of the memory.
+    pub fn most_ahead(&self) -> u64 {
+        (self.cache.limit() / 4).min(MAX_WINDOW)
+    }
+
     /// What one stream may have in flight, in bytes: half of the memory belongs to them all.
-    pub fn window(&self) -> u64 {
+    fn window(&self) -> u64 {
         let streams = self.streams.load(Ordering::Relaxed).max(1);
         (self.cache.limit() / 2 / streams).clamp(BLOCK, MAX_WINDOW)
     }
@@ -199,7 +205,12 @@ impl OpenObject {
         let Some(wanted) = ByteRange::new(offset, end) else {
             return Ok(Slice::empty());
         };
+        let read = self.read_range(wanted, request).await?;
         self.read.fetch_add(wanted.len(), Ordering::Relaxed);
+        Ok(read)
+    }
+
+    async fn read_range(&self, wanted: ByteRange, request: &Request) -> Result<Slice, Error> {
         let plan = self.plan(wanted);
         let cached = cached(&self.object);
         let cache = &self.reader().cache;
@@ -320,7 +331,7 @@ impl OpenObject {
             let pinned = cache.pin(cached(&self.object), part, &request).await;
             let Ok(Some(pinned)) = pinned else {
                 // No memory for more: the cursor must not believe that it is on its way.
-                self.access().cursors.not_fetched_from(part.start());
+                self.access().cursors.not_fetched(part);
                 return;
             };
             let fills = pinned.claim(part).into_iter();

@@ -27,6 +27,8 @@ const MUCH_TOUCHED: u32 = 3;
 const WHOLE_RATE: u64 = 1_000_000_000;
 /// Large reads, which say more of what they want, bring no object in as a whole that is larger than this.
 const WHOLE_BY_LARGE: u64 = 64 << 20;
+/// One in so many bytes of it they must have waited for.
+const LARGE_PART: u64 = 32;
 /// A first read that ends so near the end is one for a table of contents there (zip, Parquet), which
 /// is longer than the read.
 const TAIL: u64 = 256 << 10;
@@ -41,8 +43,10 @@ pub(super) struct Width {
     /// Of these, answered by what is recent.
     hits: u32,
     misses_ever: u32,
-    /// Of small reads that had to be fetched.
+    /// Of those that had to be fetched.
     waited: Duration,
+    /// Bytes of these.
+    read: u64,
     is_whole: bool,
 }
 
@@ -55,6 +59,7 @@ impl Default for Width {
             hits: 0,
             misses_ever: 0,
             waited: Duration::ZERO,
+            read: 0,
             is_whole: false,
         }
     }
@@ -97,12 +102,13 @@ impl Width {
         let whole = Duration::from_micros(size.saturating_mul(1_000_000) / WHOLE_RATE);
         let enough = match read.len() {
             ..LARGE => whole / 2,
-            // What is read is a large part of it.
             LARGE.. if size <= WHOLE_BY_LARGE => 2 * whole,
             LARGE.. => return false,
         };
+        self.read += read.len();
         self.waited += wait;
-        let is_much = self.misses_ever >= MUCH_TOUCHED && self.waited >= enough;
+        let is_part = read.len() < LARGE || self.read >= size / LARGE_PART;
+        let is_much = self.misses_ever >= MUCH_TOUCHED && self.waited >= enough && is_part;
         let is_due = is_much && size <= room && !self.is_whole;
         self.is_whole |= is_due;
         is_due
@@ -196,8 +202,8 @@ mod tests {
                 width.waited(read, Duration::from_millis(30), size, GIB)
             })
         };
-        assert_eq!(after(20 << 20), Some(3));
-        assert_eq!(after(WHOLE_BY_LARGE), Some(5));
+        assert_eq!(after(20 << 20), Some(10));
+        assert_eq!(after(WHOLE_BY_LARGE), Some(32));
         assert_eq!(after(WHOLE_BY_LARGE + 1), None);
     }
 

@@ -1,10 +1,15 @@
 //! Runs of reads that begin in equal steps: records of one variable of netCDF-3, rows of a part of an array,
 //! every n-th message.
 
+use super::forward::{RAMP, START};
 use crate::s3::ByteRange;
 
-/// Steps fetched ahead: as many as there have been, and no more than this.
+/// Steps fetched ahead: as many as there have been, and no more than this ...
 const MOST: u64 = 32;
+/// ... or than lie within so many bytes.
+const MOST_BYTES: u64 = START;
+/// Over so little between them, steps are fetched in one request.
+const JOINED: u64 = 64 << 10;
 /// The kernel rounds reads to pages, so steps that are no multiple of one differ by as much.
 const PAGE: u64 = 4096;
 
@@ -27,12 +32,13 @@ pub(super) struct Strides {
 
 impl Strides {
     /// Three runs in equal steps forward, each behind the one before; of the last there is only the first
-    /// read.
+    /// read. None of them is long: those are streams, one after the other.
     pub(super) fn of(runs: [ByteRange; 3]) -> Option<Self> {
         let [first, second, third] = runs.map(|run| run.start());
         let (step, next) = (second.checked_sub(first)?, third.checked_sub(second)?);
         let is_apart = runs[0].len() < step && runs[1].len() < next;
-        (is_apart && step.abs_diff(next) <= PAGE).then_some(Self {
+        let are_short = runs.iter().all(|run| run.len() <= RAMP);
+        (is_apart && are_short && step.abs_diff(next) <= PAGE).then_some(Self {
             begun: first,
             last: third,
             steps: 2,
@@ -46,7 +52,17 @@ impl Strides {
     /// Whether `read` is the next step, or goes on with the last one.
     pub(super) fn has(&self, read: ByteRange) -> bool {
         let slack = if self.is_exact { PAGE } else { 2 * PAGE };
-        self.is_within(read) || self.start(self.steps + 1).abs_diff(read.start()) <= slack
+        let is_next = self.start(self.steps + 1).abs_diff(read.start()) <= slack;
+        self.is_within(read) || is_next && self.last < read.start()
+    }
+
+    /// What of the run that is being read comes before `read`, if that goes on for longer than runs do: a
+    /// stream begins there.
+    pub(super) fn outrun_by(&self, read: ByteRange) -> Option<ByteRange> {
+        let run = self.likely() + (self.likely() / 2).max(PAGE);
+        let is_outrun = read.end() - self.last > run.min(RAMP);
+        let before = ByteRange::new(self.last, self.last + self.len)?;
+        (self.is_within(read) && is_outrun).then_some(before)
     }
 
     /// Notes a read that is one of these.
@@ -70,21 +86,39 @@ impl Strides {
         goes_on && read.end() < self.start(self.steps + 1)
     }
 
+    /// What was planned from `position` on is not fetched after all.
+    pub(super) fn not_fetched_from(&mut self, position: u64) {
+        if self.last <= position && position < self.start(self.planned + 1) {
+            self.planned = self.steps;
+        }
+    }
+
     /// The next steps of an object of `size` bytes that are not fetched yet, `most` bytes of them.
     pub(super) fn ahead(&mut self, size: u64, most: u64) -> Vec<ByteRange> {
-        let steps = self.steps.min(MOST).min(most / self.likely());
+        let step = self.start(self.steps + 1) - self.last;
+        let steps = self.steps.min(MOST.max(MOST_BYTES / step.max(1)));
+        let steps = steps.min(most / self.likely());
+        let are_close = step <= self.likely() + JOINED;
+        if are_close && self.planned > self.steps + steps / 2 {
+            return Vec::new();
+        }
         // The rest of the last one comes along.
         let first = self.steps.max(self.planned + 1);
         let end = self.steps + steps;
         self.planned = self.planned.max(end);
-        let step = |nth| {
+        let nth = |nth| {
             let is_known = self.is_exact || nth == self.steps;
             let slack = if is_known { 0 } else { 2 * PAGE };
             let start = self.start(nth);
             let end = (start + self.likely() + slack).min(size);
             ByteRange::new(start.saturating_sub(slack), end)
         };
-        (first..=end).filter_map(step).collect()
+        let all = (first..=end).filter_map(nth);
+        if are_close {
+            let joined = all.reduce(|a, b| ByteRange::new(a.start(), b.end()).unwrap_or(a));
+            return joined.into_iter().collect();
+        }
+        all.collect()
     }
 
     /// Where the read so many steps after the first begins.
