@@ -89,6 +89,31 @@ def at_random(name, block, workers, count, mapped=False):
     return Work(name, title, "reads/s", [f"one/random.bin:1:{GIB}"], job)
 
 
+def pieces(name, title, offsets_and_lengths):
+    job = {"kind": "pieces", "keys": ["one/pieces.bin"], "workers": 1, "pieces": offsets_and_lengths}
+    return Work(name, title, "MB/s", [f"one/pieces.bin:1:{GIB}"], job)
+
+
+def tiles():
+    """Windows of 4 x 4 tiles of an image: those of a row lie close together, the rows 6 MiB apart."""
+    numbers = random.Random(SEED)
+    windows = [numbers.randrange(900) * MIB for _ in range(10)]
+    rows = [window + row * 6 * MIB for window in windows for row in range(4)]
+    return [(row + nth * 200 * KIB, 190 * KIB) for row in rows for nth in range(4)]
+
+
+def columns():
+    """A footer, and 4 column chunks of each of 16 row groups."""
+    groups = [group * 64 * MIB for group in range(16)]
+    chunks = [group + column * MIB for group in groups for column in (3, 7, 20, 40)]
+    footer = [(GIB - 8, 8), (GIB - 60 * KIB, 60 * KIB)]
+    return footer + [(chunk + nth * MIB, MIB) for chunk in chunks for nth in range(4)]
+
+
+def backward():
+    return [(GIB - (nth + 1) * MIB, MIB) for nth in range(200)]
+
+
 def sample(name, title, job=None):
     """A job of benchlib/granule.py on the file that its name begins with."""
     return Work(name, title, "s", [], {"kind": "sample", "sample": name.partition("-")[0], "job": job or name})
@@ -100,6 +125,12 @@ def open_files(name, count, workers):
     job = {"kind": "together", "keys": keys, "workers": workers, "length": MIB, "patience": 3}
     title = f"{count:,} open files, first MiB of all at once"
     return Work(name, title, "MB/s", [f"open:{count}:{16 * MIB}"], job)
+
+
+def whole_files(name, count, each):
+    keys = [f"files/{index:08}.bin" for index in range(count)]
+    job = {"kind": "stream", "share": "keys", "keys": keys, "workers": 1, "length": each}
+    return Work(name, f"{count} files of {size(each)}, in turn", "MB/s", [f"files:{count}:{each}"], job)
 
 
 def small(name, count, workers):
@@ -147,6 +178,11 @@ def works(quick):
         at_random("random-4k-16", 4 * KIB, 16, 32_000),
         at_random("mmap-faults-1", 4 * KIB, 1, 400, mapped=True),
         at_random("mmap-faults-16", 4 * KIB, 16, 1_600, mapped=True),
+        of_one("stream-64k", "one stream, 1 GiB by 64 KiB", "whole", 1, GIB, piece=64 * KIB),
+        whole_files("files-20m", 60, 20 * MIB),
+        pieces("tiles", "10 windows of 4 x 4 tiles of 190 KiB", tiles()),
+        pieces("columns", "Parquet, 4 of the columns of 16 row groups", columns()),
+        pieces("backward", "200 MiB backward, by 1 MiB", backward()),
         of_one("strided", "1 MiB of each 17 MiB, one stream", "whole", 1, shared, skip=16 * MIB),
         of_one("same-object-64", f"64 processes, each all of one {size(shared)}", "whole", 64, shared, patience=3),
         of_one("parts-64", f"64 processes, each its part of one {size(shared)}", "parts", 64, shared),
@@ -177,6 +213,7 @@ def works(quick):
 
 # Left out by --quick: 3 minutes are short, and others say nearly the same, or take longer.
 NOT_QUICK = ("streams-4", "random-64k-1", "mmap-faults-1", "mmap-faults-16", "strided", "same-object-64", "parts-64")
+NOT_QUICK += ("stream-64k", "files-20m", "tiles", "columns", "backward")
 NOT_QUICK += ("open-1000", "hdf5-slices", "netcdf-box", "netcdf-variable", "cog-overview", "ls-again")
 # Only where --works names it: peers take half an hour.
 ONLY_NAMED = ("ls-million",)

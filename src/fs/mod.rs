@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use along::Along;
 use directory::OpenDirectory;
 use handles::Handles;
-use siblings::Siblings;
+use siblings::{Ahead, Siblings};
 
 use crate::cache::Slice;
 use crate::namespace::{Answer, Dir, Entry, Namespace, Node, Revision, looks_like_a_file};
@@ -224,13 +224,20 @@ impl Fs {
     ) -> Result<Slice, Error> {
         let file = self.files.get(handle).ok_or(Error::BadHandle)?;
         let is_begun = offset == 0 && file.is_untouched();
+        let mut whole = Vec::new();
         if is_begun {
             self.along.read(file.object().number);
+            let ahead = self.siblings_ahead(file.object());
+            for sibling in ahead.first {
+                self.reader.fetch_start(sibling, len);
+            }
+            whole = ahead.whole;
         }
         let read = file.read(offset, len, request).await;
-        if is_begun && read.is_ok() {
-            // What this file itself needs has been asked for.
-            self.fetch_siblings(file.object(), len);
+        // What this file itself needs has been asked for.
+        for sibling in whole {
+            let size = sibling.meta.size;
+            self.reader.fetch_start(sibling, size);
         }
         if file.was_just_read_through() {
             let ObjectVersion { key, meta, .. } = file.object();
@@ -249,23 +256,15 @@ impl Fs {
         })
     }
 
-    /// Fetches of the files that are probably read after `object` what a first read of `len` bytes
-    /// needs, or all.
-    fn fetch_siblings(&self, object: &ObjectVersion, len: u64) {
+    /// The files that are probably read after `object`.
+    fn siblings_ahead(&self, object: &ObjectVersion) -> Ahead {
         let after = |key: &str, most| {
             let mut files = self.namespace.files_after(key, most);
             files.retain(|file| !file.meta.storage.is_archived());
             files
         };
         let (most, now) = (self.reader.most_ahead(), tokio::time::Instant::now());
-        let ahead = self.siblings.read(&object.key, most, now, after);
-        for sibling in ahead.whole {
-            let size = sibling.meta.size;
-            self.reader.fetch_start(sibling, size);
-        }
-        for sibling in ahead.first {
-            self.reader.fetch_start(sibling, len);
-        }
+        self.siblings.read(&object.key, most, now, after)
     }
 
     /// The key of an open file, for messages.

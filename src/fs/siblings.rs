@@ -64,7 +64,7 @@ struct Run {
 pub(super) struct Ahead {
     /// First bytes of these.
     pub(super) first: Vec<Arc<ObjectVersion>>,
-    /// All of these.
+    /// All of these, of which the first bytes may be on their way.
     pub(super) whole: Vec<Arc<ObjectVersion>>,
 }
 
@@ -208,12 +208,10 @@ impl Run {
             rest.is_some()
         };
         let whole = files.iter().take_while(fits).cloned().collect();
-        let whole = behind(&mut self.whole, whole);
-        if self.whole > self.planned {
-            self.planned = Arc::clone(&self.whole);
+        Ahead {
+            whole: behind(&mut self.whole, whole),
+            first: behind(&mut self.planned, files),
         }
-        let first = behind(&mut self.planned, files);
-        Ahead { first, whole }
     }
 }
 

@@ -3,14 +3,15 @@
 //! Plain arithmetic, without fetching. A cursor follows one sequence of reads: forward, backward, or
 //! in equal strides. A read that belongs to none starts a cursor of its own and is a random read
 //! until a second one follows ([`super::random`] says how wide it is fetched). From then on a cursor
-//! fetches ahead ([`super::forward`]).
-
-use std::collections::VecDeque;
+//! fetches ahead ([`super::forward`], [`super::backward`], [`super::strides`]). What is learnt of sequences
+//! that end ([`super::runs`]) says what comes along with the start of the next one.
 
 use tokio::time::Instant;
 
+use super::backward::Backward;
 use super::forward::{Bounds, Forward, LEAST_WINDOW, RAMP, START};
 use super::random::WHOLE;
+use super::runs::Runs;
 use super::strides::Strides;
 use crate::cache::BLOCK;
 use crate::s3::ByteRange;
@@ -21,20 +22,13 @@ const NEAR: u64 = 1 << 20;
 /// What the first read at the start of an object fetches, if it looks at the header only.
 pub(super) const HEADER: u64 = 256 << 10;
 /// The kernel doubles and quadruples the first read of a file: one of 128 KiB was at least 32 KiB.
-const STREAMS_READ: u64 = 128 << 10;
+pub(super) const STREAMS_READ: u64 = 128 << 10;
 /// From this size on a read is one of data, not of metadata.
-const LARGE: u64 = 64 << 10;
-/// Chunks of arrays are read as a large random read and what follows it. With so much evidence, what
-/// follows comes along.
-const RUNS_ON: i32 = 2;
+pub(super) const LARGE: u64 = 64 << 10;
 /// Sequences that are followed in one object: 64 processes may each read their own part of it.
 const MAX_CURSORS: usize = 128;
 /// So many of the last 32 reads that continued nothing mean that readers are all over the object.
 const SCATTERED: u32 = 24;
-/// How far a backward reader is fetched ahead of, in GETs of [`START`].
-const MOST_BACKWARD: u64 = 32 << 20;
-/// Runs of reads that are remembered for how long the next one will be.
-const RUNS: usize = 4;
 /// A sequence that leaves out at least so much each time is worth a request for each step ...
 const LEAST_SKIP: u64 = 512 << 10;
 /// ... once it has done so often.
@@ -74,46 +68,9 @@ impl Plan {
 pub(super) struct Cursors {
     /// Most recently used last.
     cursors: Vec<Cursor>,
-    run_on: RunOn,
+    runs: Runs,
     /// Which of the last reads continued nothing, a bit each.
     lone: u32,
-    /// How long runs were that ended lately, in bytes.
-    runs: VecDeque<u64>,
-}
-
-/// Whether random reads turned out to be the start of more, lately: up if so, down if not.
-#[derive(Debug)]
-struct RunOn {
-    /// Of headers, as of the members of a zip file: the start of so much that it is worth a request.
-    small: i32,
-    large: i32,
-    /// Of the largest reads that the kernel sends: until known better, they are the start of more.
-    full: i32,
-}
-
-impl Default for RunOn {
-    fn default() -> Self {
-        Self {
-            small: 0,
-            large: 0,
-            full: RUNS_ON,
-        }
-    }
-}
-
-impl RunOn {
-    fn of(&mut self, read: u64) -> &mut i32 {
-        match read {
-            ..LARGE => &mut self.small,
-            LARGE..START => &mut self.large,
-            START.. => &mut self.full,
-        }
-    }
-
-    fn more_followed(&mut self, first_read: u64) {
-        let run_on = self.of(first_read);
-        *run_on = (*run_on + 2).min(2 * RUNS_ON);
-    }
 }
 
 #[derive(Debug)]
@@ -134,26 +91,24 @@ enum Course {
         swapped: bool,
     },
     Forward(Forward),
-    /// Down to where fetches are planned, and how far ahead of the reader.
-    Backward {
-        planned: u64,
-        window: u64,
-    },
+    Backward(Backward),
     Strides(Strides),
 }
 
 impl Cursors {
     /// Notes a read and plans for it. `size` is the object's, `most` the largest window.
     pub(super) fn access(&mut self, read: ByteRange, size: u64, most: u64, now: Instant) -> Plan {
-        let near = |i: &usize| self.cursors[*i].distance(read);
+        let is_scattered = |lone: u32| lone.count_ones() >= SCATTERED;
+        let by_chance = is_scattered(self.lone);
+        let near = |i: &usize| self.cursors[*i].distance(read, by_chance);
         // Of equals, the one that was used last.
         let nearest = (0..self.cursors.len())
             .rev()
             .filter(|i| near(i).is_some())
             .min_by_key(near);
-        let likely = self.likely_run();
+        let likely = self.runs.likely();
         self.lone = self.lone << 1 | u32::from(nearest.is_none());
-        let is_scattered = self.lone.count_ones() >= SCATTERED;
+        let is_scattered = is_scattered(self.lone);
         let mut cursor = match nearest {
             Some(nearest) => self.cursors.remove(nearest),
             None => {
@@ -172,7 +127,7 @@ impl Cursors {
         let was_first = match &mut cursor.course {
             Course::New { .. } => true,
             Course::Forward(forward) => std::mem::take(&mut forward.is_guess),
-            Course::Backward { .. } | Course::Strides(_) => false,
+            Course::Backward(_) | Course::Strides(_) => false,
         };
         let bounds = Bounds {
             size,
@@ -181,9 +136,8 @@ impl Cursors {
             is_scattered,
         };
         let plan = cursor.advance(read, bounds, now);
-        // How much follows a small one is known when the run is over.
-        if was_first && cursor.first >= LARGE && matches!(cursor.course, Course::Forward(_)) {
-            self.run_on.more_followed(cursor.first);
+        if was_first && matches!(cursor.course, Course::Forward(_)) {
+            self.runs.goes_on(cursor.first);
         }
         self.cursors.push(cursor);
         plan
@@ -194,46 +148,22 @@ impl Cursors {
         let is_one = |cursor: &&Cursor| match &cursor.course {
             Course::New { .. } => false,
             Course::Forward(forward) => !forward.is_guess,
-            Course::Backward { .. } | Course::Strides(_) => true,
+            Course::Backward(_) | Course::Strides(_) => true,
         };
         self.cursors.iter().filter(is_one).count() as u64
     }
 
-    /// Notes how long the run was that was read last, as `read` begins another one elsewhere. Where less than
-    /// a run lies between them, it is as well to fetch ahead through that.
+    /// Notes the run that was read last, as `read` begins another one elsewhere.
     fn note_run(&mut self, read: ByteRange) {
-        let Some(Cursor {
-            first,
-            course: Course::Forward(forward),
-            ..
-        }) = self.cursors.last_mut()
-        else {
-            return;
-        };
-        if forward.begun == 0 || forward.is_guess || forward.is_noted {
-            return;
+        if let Some(Cursor { first, course, .. }) = self.cursors.last_mut()
+            && let Course::Forward(forward) = course
+            && forward.begun > 0
+            && !forward.is_guess
+            && !std::mem::replace(&mut forward.is_noted, true)
+            && let Some(run) = ByteRange::new(forward.begun, forward.next)
+        {
+            self.runs.ended(run, *first, read.start());
         }
-        forward.is_noted = true;
-        let run = forward.next - forward.begun;
-        if *first < LARGE && run >= STREAMS_READ {
-            self.run_on.more_followed(*first);
-        }
-        let is_close = (forward.begun..forward.next + run).contains(&read.start());
-        let run = if is_close {
-            read.start() - forward.begun
-        } else {
-            run
-        };
-        if self.runs.len() == RUNS {
-            self.runs.pop_front();
-        }
-        self.runs.push_back(run);
-    }
-
-    /// How long the next run will be, if runs lately were alike.
-    fn likely_run(&self) -> Option<u64> {
-        let longest = self.runs.iter().max()?;
-        (self.runs.len() >= RUNS / 2).then_some(*longest)
     }
 
     /// A read that continues nothing: the start of something, or a stride from the last such read.
@@ -267,16 +197,15 @@ impl Cursors {
             plan.ahead = strides.ahead(size, most);
             course = Course::Strides(strides);
         } else {
-            let run_on = self.run_on.of(read.len());
-            let is_start = *run_on >= RUNS_ON && !(read.len() < LARGE && is_scattered);
-            *run_on = (*run_on - 1).max(-2 * RUNS_ON);
+            let is_start = self.runs.is_start(read.len());
+            let is_start = is_start && !(read.len() < LARGE && is_scattered);
             let window = match read.len() {
                 // As much as the kernel asks for at a time, and not from where a block begins.
                 START.. if !read.start().is_multiple_of(START) => RAMP / 2,
                 LARGE.. => (4 * read.len()).min(START),
                 ..LARGE => 0,
             };
-            let likely = self.likely_run();
+            let likely = self.runs.likely();
             let more = likely.map_or(window, |run| run.saturating_sub(read.len()).min(RAMP));
             let end = (read.end() + more).min(size);
             if is_start && end > read.end() {
@@ -311,20 +240,12 @@ impl Cursors {
 
     /// `part` and what was planned to come after it are not fetched after all.
     pub(super) fn not_fetched(&mut self, part: ByteRange) {
-        let position = part.start();
         for cursor in &mut self.cursors {
-            let last = cursor.last.start();
             match &mut cursor.course {
-                Course::Forward(Forward { next, planned, .. })
-                    if (*next..*planned).contains(&position) =>
-                {
-                    *planned = position;
-                }
-                Course::Backward { planned, .. } if (*planned..last).contains(&position) => {
-                    *planned = part.end();
-                }
-                Course::Strides(strides) => strides.not_fetched_from(position),
-                _ => {}
+                Course::New { .. } => {}
+                Course::Forward(forward) => forward.not_fetched_from(part.start()),
+                Course::Backward(backward) => backward.not_fetched(part, cursor.last),
+                Course::Strides(strides) => strides.not_fetched_from(part.start()),
             }
         }
     }
@@ -336,12 +257,13 @@ impl Cursor {
         match &self.course {
             Course::New { .. } => Some(self.last),
             Course::Forward(forward) => ByteRange::new(forward.begun, forward.next),
-            Course::Backward { .. } | Course::Strides(_) => None,
+            Course::Backward(_) | Course::Strides(_) => None,
         }
     }
 
-    /// How far `read` is from what was expected; `None` if it is none of this cursor's.
-    fn distance(&self, read: ByteRange) -> Option<u64> {
+    /// How far `read` is from what was expected; `None` if it is none of this cursor's. Reads all over the
+    /// object come close to one another `by_chance`.
+    fn distance(&self, read: ByteRange, by_chance: bool) -> Option<u64> {
         let (start, len) = (read.start(), read.len());
         let (distance, near) = match &self.course {
             Course::New { swapped } => {
@@ -352,6 +274,7 @@ impl Cursor {
                     small @ ..LARGE => small,
                     // The next two may be swapped as well.
                     large if *swapped => large,
+                    _ if by_chance => 0,
                     large => large / 4,
                 };
                 (forward.min(backward), near)
@@ -363,12 +286,18 @@ impl Cursor {
                 // Nor must small ones among large ones, which look something up.
                 let on_its_way = forward.next..forward.planned.min(forward.next + RAMP);
                 let is_skip = on_its_way.contains(&start) && len >= self.last.len() / 4;
-                (distance, if is_skip { distance } else { near })
+                (
+                    distance,
+                    if is_skip && !by_chance {
+                        distance
+                    } else {
+                        near
+                    },
+                )
             }
-            Course::Backward { .. } => (self.last.start().abs_diff(read.end()), len),
+            Course::Backward(_) => (self.last.start().abs_diff(read.end()), len),
             Course::Strides(strides) => {
-                let distance = self.last.end().abs_diff(start);
-                (distance, if strides.has(read) { distance } else { 0 })
+                return strides.has(read).then(|| self.last.end().abs_diff(start));
             }
         };
         (distance <= near).then_some(distance)
@@ -377,7 +306,7 @@ impl Cursor {
     fn advance(&mut self, read: ByteRange, bounds: Bounds, now: Instant) -> Plan {
         let Bounds { size, most, .. } = bounds;
         let before = std::mem::replace(&mut self.last, read);
-        let first = self.before.replace(before);
+        let before_that = self.before.replace(before);
         let least_window = (2 * read.len()).max(LEAST_WINDOW);
         let mut is_second = false;
         if let Course::New { swapped } = self.course {
@@ -388,8 +317,7 @@ impl Cursor {
                 let forward = Forward::new(before.start(), read.end(), read.end(), window);
                 self.course = Course::Forward(forward);
             } else if swapped {
-                let planned = before.start();
-                self.course = Course::Backward { planned, window };
+                self.course = Course::Backward(Backward::new(before.start(), window));
             } else {
                 self.course = Course::New { swapped: true };
                 let both = ByteRange::new(read.start(), before.end().max(read.end()));
@@ -408,7 +336,7 @@ impl Cursor {
             forward.skips = if is_skip { forward.skips + 1 } else { 0 };
             if forward.skips >= SKIPS
                 && let Some(mut strides) =
-                    first.and_then(|first| Strides::of([first, before, read]))
+                    before_that.and_then(|first| Strides::of([first, before, read]))
             {
                 plan.ahead = strides.ahead(size, most);
                 self.course = Course::Strides(strides);
@@ -429,21 +357,9 @@ impl Cursor {
                 plan.part = forward.part();
                 plan.ahead.extend(forward.extend(bounds, now));
             }
-            Course::Backward { planned, window } => {
-                let down_to = |len: u64| read.start().saturating_sub(len);
-                if read.start() < *planned {
-                    *planned = down_to((*window).min(START));
-                    plan.fetch = ByteRange::new(*planned, read.end()).unwrap_or(read);
-                }
-                if down_to(*window / 2) < *planned {
-                    *window = (2 * *window).min(MOST_BACKWARD).min(most);
-                    while down_to(*window) < *planned {
-                        // What is read first comes first.
-                        let end = *planned;
-                        *planned = ((end - 1) / START * START).max(down_to(*window));
-                        plan.ahead.extend(ByteRange::new(*planned, end));
-                    }
-                }
+            Course::Backward(backward) => {
+                plan.fetch = backward.fetch(read);
+                plan.ahead = backward.extend(read, most);
             }
             Course::Strides(strides) => {
                 strides.advance(read);

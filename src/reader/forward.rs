@@ -110,6 +110,13 @@ impl Forward {
         fetch
     }
 
+    /// What was planned from `position` on is not fetched after all.
+    pub(super) fn not_fetched_from(&mut self, position: u64) {
+        if self.next <= position && position < self.planned {
+            self.planned = position;
+        }
+    }
+
     /// What to fetch now, ahead of what is planned.
     pub(super) fn extend(&mut self, bounds: Bounds, now: Instant) -> Option<ByteRange> {
         let Bounds {

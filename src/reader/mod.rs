@@ -6,12 +6,14 @@
 //! memory and connections that demand leaves free, and ends with the last handle; what is fetched of
 //! objects that are probably opened next goes on to its end.
 
+mod backward;
 mod credit;
 mod cursor;
 mod first;
 mod forward;
 mod head;
 mod random;
+mod runs;
 mod strides;
 mod whole;
 
