@@ -82,7 +82,7 @@ def stream(job, index, table, until):
                 # Another part of each MiB, so that all places within a block get their turn.
                 at = (offset // MIB * 37 * 4096) % MIB
                 at = at if at + 4096 <= count else max(0, count - 4096)
-                if offset // MIB * MIB + piece > offset:
+                if offset % MIB < piece:
                     check(table, start, offset + at, bytes(view[at : min(at + 4096, count)]), key)
                 done += count
                 offset += count + job.get("skip", 0)

@@ -54,7 +54,7 @@ struct BlockId {
 
 /// Runs of absent bytes with so little between them are fetched in one request: another one costs the
 /// server and us more.
-const JOINED: u64 = 64 << 10;
+pub const JOINED: u64 = 64 << 10;
 
 /// Prefetch leaves one in so many bytes to demand, which need not wait then for guesses to arrive.
 const SPARE_SHARE: u64 = 8;

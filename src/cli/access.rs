@@ -139,8 +139,11 @@ impl S3Args {
         let region = self
             .region
             .or_else(|| row.map(|row| row.region().to_owned()));
-        let endpoint_url = self.endpoint_url.as_deref().map(network::check_url);
-        let endpoint_url = endpoint_url.transpose();
+        let endpoint_url = self
+            .endpoint_url
+            .as_deref()
+            .map(network::check_url)
+            .transpose();
         Ok(s3::Settings {
             bucket: bucket.to_owned(),
             region: region.unwrap_or_else(|| "us-west-2".to_owned()),

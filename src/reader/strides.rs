@@ -2,14 +2,13 @@
 //! every n-th message.
 
 use super::forward::{RAMP, START};
+use crate::cache::JOINED;
 use crate::s3::ByteRange;
 
 /// Steps fetched ahead: as many as there have been, and no more than this ...
 const MOST: u64 = 32;
 /// ... or than lie within so many bytes.
 const MOST_BYTES: u64 = START;
-/// Over so little between them, steps are fetched in one request.
-const JOINED: u64 = 64 << 10;
 /// The kernel rounds reads to pages, so steps that are no multiple of one differ by as much.
 const PAGE: u64 = 4096;
 

@@ -115,12 +115,12 @@ fn only_writable(directories: &[&Path]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Mounts in the background, reads, and unmounts.
 /// The name of the log in the background, where there is no syslog.
 fn default_log(home: &Home) -> String {
     format!("test-bucket{}.log", home.path("mnt").display()).replace('/', "-")
 }
 
+/// Mounts in the background, reads, and unmounts.
 fn mount_and_read(home: &Home, mut program: Command) -> Output {
     let root = home.path("mnt");
     let output = program.arg(BUCKET).arg(&root).output().expect("it starts");
