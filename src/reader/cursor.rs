@@ -3,16 +3,18 @@
 //! Plain arithmetic, without fetching. A cursor follows one sequence of reads: forward, backward, or
 //! in equal strides. A read that belongs to none starts a cursor of its own and is a random read
 //! until a second one follows ([`super::random`] says how wide it is fetched). From then on a cursor
-//! fetches ahead ([`super::forward`], [`super::backward`], [`super::strides`]). What is learnt of sequences
-//! that end ([`super::runs`]) says what comes along with the start of the next one.
+//! fetches ahead ([`super::forward`], [`super::backward`], [`super::strides`], [`super::scan`]). What is
+//! learnt of sequences that end ([`super::runs`]) says what comes along with the start of the next one.
 
 use tokio::time::Instant;
 
 use super::backward::Backward;
+use super::credit::Credit;
 use super::forward::{Bounds, Forward, LEAST_WINDOW, RAMP, START};
 use super::random::WHOLE;
 use super::runs::Runs;
-use super::strides::Strides;
+use super::scan::Scan;
+use super::strides::{PAGE, Strides};
 use crate::cache::BLOCK;
 use crate::s3::ByteRange;
 
@@ -69,6 +71,8 @@ pub(super) struct Cursors {
     /// Most recently used last.
     cursors: Vec<Cursor>,
     runs: Runs,
+    /// Whether scans are still worth their bytes.
+    scans: Credit,
     /// Which of the last reads continued nothing, a bit each.
     lone: u32,
 }
@@ -77,6 +81,8 @@ pub(super) struct Cursors {
 struct Cursor {
     /// Bytes of the first read.
     first: u64,
+    /// When that was.
+    since: Instant,
     /// The last read; together with the one before if they came as in a swap.
     last: ByteRange,
     /// The one before.
@@ -106,34 +112,31 @@ impl Cursors {
             .rev()
             .filter(|i| near(i).is_some())
             .min_by_key(near);
-        let likely = self.runs.likely();
+        let nearest = nearest.map(|nearest| self.cursors.remove(nearest));
+        let nearest = nearest.and_then(|cursor| self.step(cursor, read, now));
         self.lone = self.lone << 1 | u32::from(nearest.is_none());
-        let is_scattered = is_scattered(self.lone);
-        let mut cursor = match nearest {
-            Some(nearest) => self.cursors.remove(nearest),
-            None => {
-                if self.cursors.len() == MAX_CURSORS {
-                    // A single read is forgotten before a sequence is.
-                    let new = |cursor: &Cursor| matches!(cursor.course, Course::New { .. });
-                    let oldest = self.cursors.iter().position(new).unwrap_or(0);
-                    self.cursors.remove(oldest);
-                }
-                self.note_run(read);
-                let (cursor, plan) = self.begin(read, size, most, is_scattered);
-                self.cursors.push(cursor);
-                return plan;
+        let bounds = Bounds {
+            size,
+            most,
+            likely: self.runs.likely(),
+            is_scattered: is_scattered(self.lone),
+        };
+        let Some(mut cursor) = nearest else {
+            if self.cursors.len() == MAX_CURSORS {
+                // A single read is forgotten before a sequence is.
+                let new = |cursor: &Cursor| matches!(cursor.course, Course::New { .. });
+                let oldest = self.cursors.iter().position(new).unwrap_or(0);
+                self.cursors.remove(oldest);
             }
+            self.note_run(read);
+            let (cursor, plan) = self.begin(read, bounds, now);
+            self.cursors.push(cursor);
+            return plan;
         };
         let was_first = match &mut cursor.course {
             Course::New { .. } => true,
             Course::Forward(forward) => std::mem::take(&mut forward.is_guess),
             Course::Backward(_) | Course::Strides(_) => false,
-        };
-        let bounds = Bounds {
-            size,
-            most,
-            likely,
-            is_scattered,
         };
         let plan = cursor.advance(read, bounds, now);
         if was_first && matches!(cursor.course, Course::Forward(_)) {
@@ -141,6 +144,21 @@ impl Cursors {
         }
         self.cursors.push(cursor);
         plan
+    }
+
+    /// Notes `read` as a step of `cursor`, if that is a scan, which ends if it is not worth it.
+    fn step(&mut self, mut cursor: Cursor, read: ByteRange, now: Instant) -> Option<Cursor> {
+        if let Course::Forward(forward) = &mut cursor.course
+            && read.start() > forward.next
+            && let Some(scan) = &mut forward.scan
+            && let Some(is_faster) = scan.step(now)
+        {
+            if !is_faster {
+                return None;
+            }
+            self.scans.earn();
+        }
+        Some(cursor)
     }
 
     /// Sequences that are fetched ahead of.
@@ -159,6 +177,7 @@ impl Cursors {
             && let Course::Forward(forward) = course
             && forward.begun > 0
             && !forward.is_guess
+            && forward.scan.is_none()
             && !std::mem::replace(&mut forward.is_noted, true)
             && let Some(run) = ByteRange::new(forward.begun, forward.next)
         {
@@ -167,13 +186,8 @@ impl Cursors {
     }
 
     /// A read that continues nothing: the start of something, or a stride from the last such read.
-    fn begin(
-        &mut self,
-        read: ByteRange,
-        size: u64,
-        most: u64,
-        is_scattered: bool,
-    ) -> (Cursor, Plan) {
+    fn begin(&mut self, read: ByteRange, bounds: Bounds, now: Instant) -> (Cursor, Plan) {
+        let Bounds { size, most, .. } = bounds;
         let mut plan = Plan::new(read, true);
         let mut course = Course::New { swapped: false };
         if read.start() == 0 {
@@ -196,9 +210,15 @@ impl Cursors {
         {
             plan.ahead = strides.ahead(size, most);
             course = Course::Strides(strides);
+        } else if let Some((scan, window)) = self.scan(read, bounds, now) {
+            let end = (read.end() + window).min(size);
+            plan.ahead.extend(ByteRange::new(read.end(), end));
+            let mut forward = Forward::new(read.start(), read.end(), end, window);
+            forward.scan = Some(scan);
+            course = Course::Forward(forward);
         } else {
             let is_start = self.runs.is_start(read.len());
-            let is_start = is_start && !(read.len() < LARGE && is_scattered);
+            let is_start = is_start && !(read.len() < LARGE && bounds.is_scattered);
             let window = match read.len() {
                 // As much as the kernel asks for at a time, and not from where a block begins.
                 START.. if !read.start().is_multiple_of(START) => RAMP / 2,
@@ -223,11 +243,23 @@ impl Cursors {
         }
         let cursor = Cursor {
             first: read.len(),
+            since: now,
             last: read,
             before: None,
             course,
         };
         (cursor, plan)
+    }
+
+    /// Whether the runs read last and `read` are a scan, for which there is memory, and how much to fetch
+    /// ahead of it.
+    fn scan(&mut self, read: ByteRange, bounds: Bounds, now: Instant) -> Option<(Scan, u64)> {
+        let [.., first, second, third, fourth] = &*self.cursors else {
+            return None;
+        };
+        let runs = [first.run()?, second.run()?, third.run()?, fourth.run()?];
+        let (scan, window) = Scan::of(runs, first.since, read, bounds.size, now)?;
+        (window <= bounds.most && self.scans.spend()).then_some((scan, window))
     }
 
     /// The reader had to wait for `read`.
@@ -285,7 +317,10 @@ impl Cursor {
                 let near = forward.window.min(NEAR);
                 // Nor must small ones among large ones, which look something up.
                 let on_its_way = forward.next..forward.planned.min(forward.next + RAMP);
-                let is_skip = on_its_way.contains(&start) && len >= self.last.len() / 4;
+                let is_skip = match &forward.scan {
+                    Some(scan) => scan.has(start, forward.next),
+                    None => on_its_way.contains(&start) && len >= self.last.len() / 4,
+                };
                 (
                     distance,
                     if is_skip && !by_chance {
@@ -333,7 +368,15 @@ impl Cursor {
         }
         if let Course::Forward(forward) = &mut self.course {
             let is_skip = read.start() >= forward.next + LEAST_SKIP;
-            forward.skips = if is_skip { forward.skips + 1 } else { 0 };
+            let is_equal = before_that.is_some_and(|first| {
+                let step = before.start().abs_diff(first.start());
+                step.abs_diff(read.start() - before.start().min(read.start())) <= PAGE
+            });
+            forward.skips = if is_skip && is_equal {
+                forward.skips + 1
+            } else {
+                0
+            };
             if forward.skips >= SKIPS
                 && let Some(mut strides) =
                     before_that.and_then(|first| Strides::of([first, before, read]))

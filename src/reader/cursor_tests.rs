@@ -280,10 +280,11 @@ fn waits(reads: impl IntoIterator<Item = ByteRange>) -> Waits {
 
 /// The same; without room nothing is fetched ahead.
 fn waits_in(has_room: bool, reads: impl IntoIterator<Item = ByteRange>) -> Waits {
-    let (mut cursors, now) = (Cursors::default(), Instant::now());
+    let (mut cursors, mut now) = (Cursors::default(), Instant::now());
     let mut waits = Waits::default();
     let mut fetched: Vec<ByteRange> = Vec::new();
     for read in reads {
+        now += Duration::from_millis(1);
         let plan = cursors.access(read, 4 * GIB, 64 * MIB, now);
         let there = |at: u64| fetched.iter().find(|it| it.start() <= at && at < it.end());
         let mut at = read.start();
@@ -295,6 +296,7 @@ fn waits_in(has_room: bool, reads: impl IntoIterator<Item = ByteRange>) -> Waits
         waits.absent.push(at < read.end());
         if at < read.end() {
             fetched.push(plan.fetch);
+            now += Duration::from_millis(30);
         }
         match has_room {
             true => fetched.extend(plan.ahead),
@@ -498,4 +500,47 @@ fn steps_that_lie_close_together_are_fetched_at_once() {
         ranges += cursors.access(read, 4 * GIB, 64 * MIB, now).ahead.len();
     }
     assert!(ranges <= 100, "{ranges}");
+}
+
+/// The headers of a tar file's members, and messages of a GRIB file that are wanted.
+#[test]
+fn what_is_left_out_between_small_steps_is_fetched_as_well() {
+    let mut random = fastrand::Rng::with_seed(6);
+    for (len, most) in [(12 * KIB, MIB), (12 * KIB, 7 * MIB), (700 * KIB, 7 * MIB)] {
+        let mut at = 100 * MIB;
+        let reads = (0..200).map(|_| {
+            let read = range(at, len);
+            at = read.end() + random.u64(most / 8..most);
+            read
+        });
+        let waits = waits(reads.collect::<Vec<_>>());
+        assert!(waits.last(190) <= 2, "{len}, {most}: {waits:?}");
+        assert!(waits.fetched <= at - 99 * MIB + 64 * MIB, "{waits:?}");
+    }
+}
+
+/// As where many share a slow network.
+#[test]
+fn scans_end_where_they_make_nobody_faster() {
+    let (mut cursors, mut now) = (Cursors::default(), Instant::now());
+    let mut random = fastrand::Rng::with_seed(7);
+    let (mut at, mut ahead) = (GIB, 0);
+    for nth in 0..400 {
+        let plan = cursors.access(range(at, 4 * KIB), 4 * GIB, 64 * MIB, now);
+        at += random.u64(MIB..7 * MIB);
+        ahead += total(&plan.ahead);
+        now += Duration::from_millis(if ahead > 0 && nth < 300 { 200 } else { 30 });
+    }
+    assert!(ahead <= 600 * MIB, "{ahead}");
+}
+
+/// Reads that go back and forth within some MiB look like scans now and then.
+#[test]
+fn reads_back_and_forth_are_taken_for_a_scan_but_twice() {
+    let mut random = fastrand::Rng::with_seed(8);
+    for span in [20, 200] {
+        let at = |random: &mut fastrand::Rng| GIB + random.u64(..span * MIB / 4096) * 4096;
+        let waits = waits((0..500).map(|_| range(at(&mut random), 4 * KIB)));
+        assert!(waits.fetched <= (span + 50) * MIB, "{}", waits.fetched);
+    }
 }

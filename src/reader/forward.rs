@@ -6,6 +6,7 @@
 use tokio::time::Instant;
 
 use super::PART;
+use super::scan::Scan;
 use crate::s3::ByteRange;
 
 /// What the first read at the start of an object fetches, if it is that of a stream; and what the kernel
@@ -17,6 +18,8 @@ pub(super) const RAMP: u64 = 8 << 20;
 pub(super) const LEAST_WINDOW: u64 = 128 << 10;
 /// A larger window must make a reader that waits so much faster, in percent, to be kept growing.
 const GAIN: u64 = 120;
+/// How often in turn it may fail to, which may be chance.
+const TRIES: u32 = 3;
 
 /// See the module.
 #[derive(Debug)]
@@ -33,12 +36,14 @@ pub(super) struct Forward {
     pub(super) is_guess: bool,
     /// How long it was is remembered.
     pub(super) is_noted: bool,
-    /// The last so many reads each left something out.
+    /// The last so many reads each left as much out as the one before.
     pub(super) skips: u32,
+    /// If it leaves out what it likes.
+    pub(super) scan: Option<Scan>,
     /// The reader had to wait since the window was last judged.
     pub(super) starved: bool,
-    /// Until the window is the largest, or a larger one is found not to make the reader faster.
-    is_growing: bool,
+    /// How often the window may still be found to make the reader no faster: until then it counts as growing.
+    tries: u32,
     /// When it was judged, and `next` then.
     judged: Option<(Instant, u64)>,
     /// Bytes per second, at the window before.
@@ -68,8 +73,9 @@ impl Forward {
             is_guess: false,
             is_noted: false,
             skips: 0,
+            scan: None,
             starved: false,
-            is_growing: true,
+            tries: TRIES,
             judged: None,
             rate: 0,
         }
@@ -88,11 +94,11 @@ impl Forward {
     /// How long a GET is. As long as the window grows, it is to be here soon, over many connections; later
     /// few long ones are cheaper.
     pub(super) fn part(&self) -> u64 {
-        match self.is_growing {
-            true => (self.window / 16)
+        match self.tries {
+            1.. => (self.window / 16)
                 .next_multiple_of(START)
                 .clamp(START, PART),
-            false => PART,
+            0 => PART,
         }
     }
 
@@ -128,7 +134,7 @@ impl Forward {
         let end = if end >= size { size } else { end - end % grain };
         // No further than runs go, until this one does.
         let end = match likely.map(|run| self.begun + run) {
-            Some(likely) if self.begun > 0 && self.next <= likely => {
+            Some(likely) if self.begun > 0 && self.next <= likely && self.scan.is_none() => {
                 end.min(likely.next_multiple_of(LEAST_WINDOW).min(size))
             }
             _ => end,
@@ -157,12 +163,20 @@ impl Forward {
         let micros = now.duration_since(since).as_micros().max(1);
         let rate = u128::from(read) * 1_000_000 / micros;
         let rate = u64::try_from(rate).unwrap_or(u64::MAX);
-        if self.starved && rate > self.rate.saturating_mul(GAIN) / 100 {
+        let is_gain = |from: u64, to: u64| to > from.saturating_mul(GAIN) / 100;
+        if self.starved && is_gain(self.rate, rate) {
             self.rate = rate;
             self.window = (2 * self.window).min(most);
-            self.is_growing = self.window < most;
+            self.tries = if self.window < most { TRIES } else { 0 };
+        } else if self.starved && self.tries == 0 && is_gain(rate, self.rate) {
+            // It was faster with short GETs.
+            self.tries = TRIES;
         } else {
-            self.is_growing = false;
+            self.tries = if self.starved {
+                self.tries.saturating_sub(1)
+            } else {
+                0
+            };
         }
         self.starved = false;
         self.judged = Some((now, self.next));

@@ -14,6 +14,7 @@ mod forward;
 mod head;
 mod random;
 mod runs;
+mod scan;
 mod strides;
 mod whole;
 

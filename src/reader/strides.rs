@@ -10,7 +10,7 @@ const MOST: u64 = 32;
 /// ... or than lie within so many bytes.
 const MOST_BYTES: u64 = START;
 /// The kernel rounds reads to pages, so steps that are no multiple of one differ by as much.
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
 /// See the module.
 #[derive(Debug)]

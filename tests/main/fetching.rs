@@ -89,6 +89,25 @@ fn equal_strides_are_fetched_and_not_what_lies_between() {
     assert!(counters.get <= 70, "{} GETs", counters.get);
 }
 
+/// As `tar -t` reads the headers of members.
+#[test]
+fn a_reader_that_leaves_out_what_it_likes_does_not_wait_for_each_read() {
+    let (world, _mount, file) = one(GIB);
+    far_away(&world);
+    world.reset_counters();
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut at = 5 * MIB;
+    for _ in 0..150 {
+        read(&file, "one", at, 10 * KIB);
+        at += random.u64(MIB..4 * MIB);
+    }
+    let counters = world.counters();
+    assert!(counters.depth <= 20, "{} waited in turn", counters.depth);
+    assert!(counters.get <= 300, "{} GETs for 150 reads", counters.get);
+    let most = at + 160 * MIB;
+    assert!(counters.body_bytes <= most, "{}", counters.body_bytes);
+}
+
 #[test]
 fn a_backward_reader_does_not_wait_for_each_read() {
     let (world, _mount, file) = one(GIB);
