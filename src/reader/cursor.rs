@@ -4,7 +4,7 @@
 //! in equal strides. A read that belongs to none starts a cursor of its own and is a random read
 //! until a second one follows ([`super::random`] says how wide it is fetched). From then on a cursor
 //! fetches ahead ([`super::forward`], [`super::backward`], [`super::strides`], [`super::scan`]). What is
-//! learnt of sequences that end ([`super::runs`]) says what comes along with the start of the next one.
+//! learnt of sequences that end ([`super::runs`], [`super::rows`]) says what comes along with the start of the next one.
 
 use tokio::time::Instant;
 
@@ -12,6 +12,7 @@ use super::backward::Backward;
 use super::credit::Credit;
 use super::forward::{Bounds, Forward, LEAST_WINDOW, RAMP, START};
 use super::random::WHOLE;
+use super::rows::Rows;
 use super::runs::Runs;
 use super::scan::Scan;
 use super::strides::{PAGE, Strides};
@@ -71,6 +72,7 @@ pub(super) struct Cursors {
     /// Most recently used last.
     cursors: Vec<Cursor>,
     runs: Runs,
+    rows: Rows,
     /// Whether scans are still worth their bytes.
     scans: Credit,
     /// Which of the last reads continued nothing, a bit each.
@@ -83,6 +85,8 @@ struct Cursor {
     first: u64,
     /// When that was.
     since: Instant,
+    /// The number of its last run.
+    run: usize,
     /// The last read; together with the one before if they came as in a swap.
     last: ByteRange,
     /// The one before.
@@ -142,6 +146,14 @@ impl Cursors {
         if was_first && matches!(cursor.course, Course::Forward(_)) {
             self.runs.goes_on(cursor.first);
         }
+        match &cursor.course {
+            Course::Strides(strides) if strides.is_at_start(read) => {
+                cursor.run = self.rows.begin(read);
+            }
+            Course::Strides(_) => self.rows.extend(cursor.run, read.end()),
+            Course::Forward(forward) => self.rows.extend(cursor.run, forward.next),
+            Course::New { .. } | Course::Backward(_) => {}
+        }
         self.cursors.push(cursor);
         plan
     }
@@ -173,8 +185,13 @@ impl Cursors {
 
     /// Notes the run that was read last, as `read` begins another one elsewhere.
     fn note_run(&mut self, read: ByteRange) {
-        if let Some(Cursor { first, course, .. }) = self.cursors.last_mut()
-            && let Course::Forward(forward) = course
+        let Some(Cursor { first, course, .. }) = self.cursors.last_mut() else {
+            return;
+        };
+        if let Course::Strides(strides) = course {
+            self.rows.note(strides.made());
+        }
+        if let Course::Forward(forward) = course
             && forward.begun > 0
             && !forward.is_guess
             && forward.scan.is_none()
@@ -204,10 +221,7 @@ impl Cursors {
             };
             plan.ahead.extend(ByteRange::new(end, more));
             course = Course::Forward(Forward::new(0, read.end(), more, 2 * START));
-        } else if let [.., before, last] = &*self.cursors
-            && let Some((before, last)) = before.run().zip(last.run())
-            && let Some(mut strides) = Strides::of([before, last, read])
-        {
+        } else if let Some(mut strides) = self.rows.strides(read) {
             plan.ahead = strides.ahead(size, most);
             course = Course::Strides(strides);
         } else if let Some((scan, window)) = self.scan(read, bounds, now) {
@@ -244,6 +258,7 @@ impl Cursors {
         let cursor = Cursor {
             first: read.len(),
             since: now,
+            run: self.rows.begin(read),
             last: read,
             before: None,
             course,
@@ -429,3 +444,6 @@ fn left_behind(before: u64, next: u64) -> Option<ByteRange> {
 #[cfg(test)]
 #[path = "cursor_tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "cursor_waits.rs"]
+mod waits;

@@ -13,6 +13,7 @@ mod first;
 mod forward;
 mod head;
 mod random;
+mod rows;
 mod runs;
 mod scan;
 mod strides;

@@ -27,6 +27,8 @@ pub(super) struct Strides {
     is_exact: bool,
     /// Steps that were fetched ahead, from the first on.
     planned: u64,
+    /// Steps that are probably made, if that is known.
+    expected: u64,
 }
 
 impl Strides {
@@ -45,7 +47,28 @@ impl Strides {
             len_before: runs[1].len(),
             is_exact: step == next,
             planned: 1,
+            expected: 0,
         })
+    }
+
+    /// `run` and `read`, the first two of `steps` steps of `step` bytes that were made before elsewhere.
+    pub(super) fn again(run: ByteRange, read: ByteRange, step: u64, steps: u64) -> Option<Self> {
+        let first = read.start().checked_sub(run.start())?;
+        (run.len() < first).then_some(Self {
+            begun: run.start(),
+            last: read.start(),
+            steps: 1,
+            len: read.len(),
+            len_before: run.len(),
+            is_exact: first == step,
+            planned: 0,
+            expected: steps,
+        })
+    }
+
+    /// The length of a step, and how many were made.
+    pub(super) fn made(&self) -> (u64, u64) {
+        ((self.last - self.begun) / self.steps, self.steps)
     }
 
     /// Whether `read` is the next step, or goes on with the last one.
@@ -60,19 +83,33 @@ impl Strides {
     pub(super) fn outrun_by(&self, read: ByteRange) -> Option<ByteRange> {
         let run = self.likely() + (self.likely() / 2).max(PAGE);
         let is_outrun = read.end() - self.last > run.min(RAMP);
-        let before = ByteRange::new(self.last, self.last + self.len)?;
-        (self.is_within(read) && is_outrun).then_some(before)
+        self.latest().filter(|_| self.is_within(read) && is_outrun)
     }
 
     /// Notes a read that is one of these.
     pub(super) fn advance(&mut self, read: ByteRange) {
         if !self.is_within(read) {
-            self.is_exact &= read.start() == self.start(self.steps + 1);
+            let is_exact = read.start() == self.start(self.steps + 1);
             self.last = read.start();
             self.steps += 1;
+            if self.is_exact && !is_exact {
+                self.is_exact = false;
+                // Of what was planned, the pages around it are missing.
+                self.planned = self.steps;
+            }
             self.len_before = std::mem::take(&mut self.len);
         }
         self.len = self.len.max(read.end() - self.last);
+    }
+
+    /// What was read of the last run.
+    pub(super) fn latest(&self) -> Option<ByteRange> {
+        ByteRange::new(self.last, self.last + self.len)
+    }
+
+    /// Whether the last run begins with `read`.
+    pub(super) fn is_at_start(&self, read: ByteRange) -> bool {
+        self.last == read.start()
     }
 
     /// How long the next run is going to be.
@@ -95,7 +132,11 @@ impl Strides {
     /// The next steps of an object of `size` bytes that are not fetched yet, `most` bytes of them.
     pub(super) fn ahead(&mut self, size: u64, most: u64) -> Vec<ByteRange> {
         let step = self.start(self.steps + 1) - self.last;
-        let steps = self.steps.min(MOST.max(MOST_BYTES / step.max(1)));
+        let steps = match self.expected {
+            expected if self.steps <= expected => expected - self.steps,
+            _ => self.steps,
+        };
+        let steps = steps.min(MOST.max(MOST_BYTES / step.max(1)));
         let steps = steps.min(most / self.likely());
         let are_close = step <= self.likely() + JOINED;
         if are_close && self.planned > self.steps + steps / 2 {

@@ -89,6 +89,22 @@ fn equal_strides_are_fetched_and_not_what_lies_between() {
     assert!(counters.get <= 70, "{} GETs", counters.get);
 }
 
+/// u and v of the wind, step by step, each from its own array.
+#[test]
+fn arrays_that_are_read_in_turn_do_not_wait_for_each_read() {
+    let (world, _mount, file) = one(GIB);
+    far_away(&world);
+    world.reset_counters();
+    for step in 1..100 {
+        read(&file, "one", step * 3_000_001, 64 * KIB);
+        read(&file, "one", GIB / 2 + step * 5_000_001, 96 * KIB);
+    }
+    let counters = world.counters();
+    assert!(counters.depth <= 32, "{} waited in turn", counters.depth);
+    assert!(counters.get <= 350, "{} GETs for 198 reads", counters.get);
+    assert!(counters.body_bytes <= 32 * MIB, "{}", counters.body_bytes);
+}
+
 /// As `tar -t` reads the headers of members.
 #[test]
 fn a_reader_that_leaves_out_what_it_likes_does_not_wait_for_each_read() {

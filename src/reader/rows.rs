@@ -1,0 +1,157 @@
+//! Reads and runs of reads in the order in which they began, and which of them begin in equal steps.
+//!
+//! Several such sequences may go on in turn: those of some variables of each record, or of several arrays. Many
+//! steps that were made before, as those through the rows of a part of an array of three dimensions, are made
+//! again in each plane. Few are rather those from one array to the next where all are read in turn, each in
+//! longer steps of its own.
+
+use std::collections::VecDeque;
+
+use super::strides::{PAGE, Strides};
+use crate::s3::ByteRange;
+
+/// So many sequences of equal steps may go on in turn.
+const IN_TURN: usize = 24;
+/// Lengths of steps that are remembered.
+const REMEMBERED: usize = 4;
+/// So many steps are followed as soon as they come again.
+const MANY: u64 = 8;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    /// Runs, the latest first.
+    runs: VecDeque<ByteRange>,
+    /// How many there have been.
+    begun: usize,
+    /// Equal steps that ended.
+    made: VecDeque<Row>,
+}
+
+#[derive(Debug)]
+struct Row {
+    /// In bytes.
+    step: u64,
+    steps: u64,
+}
+
+impl Row {
+    fn has(&self, run: ByteRange, next: ByteRange) -> bool {
+        let step = next.start().checked_sub(run.start());
+        step.is_some_and(|step| step.abs_diff(self.step) <= PAGE)
+    }
+}
+
+impl Rows {
+    /// Notes a run that begins with `read`; its number.
+    pub(super) fn begin(&mut self, read: ByteRange) -> usize {
+        self.runs.truncate(3 * IN_TURN);
+        self.runs.push_front(read);
+        self.begun += 1;
+        self.begun
+    }
+
+    /// Notes that the run of this number goes on to `end`.
+    pub(super) fn extend(&mut self, number: usize, end: u64) {
+        if let Some(run) = self.runs.get_mut(self.begun - number) {
+            *run = ByteRange::new(run.start(), end).unwrap_or(*run);
+        }
+    }
+
+    /// Notes that `steps` of `step` bytes were made.
+    pub(super) fn note(&mut self, (step, steps): (u64, u64)) {
+        self.made.retain(|row| row.step.abs_diff(step) > PAGE);
+        if self.made.len() == REMEMBERED {
+            self.made.pop_front();
+        }
+        self.made.push_back(Row { step, steps });
+    }
+
+    /// The equal steps that `read` goes on with.
+    pub(super) fn strides(&self, read: ByteRange) -> Option<Strides> {
+        // How many runs before this one, and how long those before each of them.
+        let run = |before: usize| Some(*self.runs.get(before.checked_sub(1)?)?);
+        let next = |lag| Strides::of([run(2 * lag)?, run(lag)?, read]);
+        let was_next = |before, lag| {
+            let first = run(before + 2 * lag);
+            let strides = || Strides::of([first?, run(before + lag)?, run(before)?]);
+            strides().is_some()
+        };
+        // Once is chance, unless it was so with the run before, too, or once more.
+        let both = |lag: usize| next(lag).filter(|_| was_next(1, lag));
+        let twice = |lag: usize| next(lag).filter(|_| was_next(lag, lag));
+        let is_between_arrays = || {
+            run(1).is_some_and(|last| self.are_few(last, read))
+                && (2..=IN_TURN).any(|lag| was_next(1, lag))
+        };
+        next(1)
+            .filter(|_| !is_between_arrays())
+            .or_else(|| self.again(run(1)?, read))
+            .or_else(|| (2..=IN_TURN).find_map(both))
+            .or_else(|| (2..=IN_TURN).find_map(twice))
+    }
+
+    fn are_few(&self, run: ByteRange, read: ByteRange) -> bool {
+        let is_it = |row: &Row| row.steps < MANY && row.has(run, read);
+        self.made.iter().any(is_it)
+    }
+
+    fn again(&self, run: ByteRange, read: ByteRange) -> Option<Strides> {
+        let is_it = |row: &&Row| row.steps >= MANY && row.has(run, read);
+        let row = self.made.iter().find(is_it)?;
+        Strides::again(run, read, row.step, row.steps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn range(start: u64) -> ByteRange {
+        ByteRange::new(start, start + 8192).expect("not empty")
+    }
+
+    #[test]
+    fn many_steps_begin_again_with_the_first() {
+        let mut rows = Rows::default();
+        rows.begin(range(90 * MIB));
+        let again = |rows: &Rows, step| rows.strides(range(90 * MIB + step)).is_some();
+        assert!(!again(&rows, MIB));
+        rows.note((MIB, 20));
+        assert!(again(&rows, MIB) && again(&rows, MIB + PAGE) && !again(&rows, 2 * MIB));
+        rows.note((MIB, 3));
+        assert!(!again(&rows, MIB));
+        rows.note((MIB, 20));
+        rows.begin(range(95 * MIB));
+        assert!(!again(&rows, MIB), "the run before is another one");
+    }
+
+    #[test]
+    fn the_last_few_lengths_are_remembered() {
+        let mut rows = Rows::default();
+        rows.begin(range(0));
+        for step in 1..10 {
+            rows.note((step * MIB, 9));
+        }
+        let is_known = |step: &u64| rows.strides(range(step * MIB)).is_some();
+        let known: Vec<_> = (1..10).filter(is_known).collect();
+        assert_eq!(known, [6, 7, 8, 9]);
+    }
+
+    #[test]
+    fn a_run_that_fills_its_step_is_none() {
+        let mut rows = Rows::default();
+        rows.begin(range(0));
+        let number = rows.begin(range(MIB));
+        rows.extend(number, MIB + 8192);
+        assert!(rows.strides(range(2 * MIB)).is_some());
+        rows.extend(number, 2 * MIB);
+        assert!(rows.strides(range(2 * MIB)).is_none());
+        for nth in 0..100 {
+            rows.begin(range(nth * nth * MIB));
+        }
+        rows.extend(number, 3 * MIB);
+    }
+}
