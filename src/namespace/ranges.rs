@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::PAGE;
 use super::known::{End, just_behind};
 use super::shape::Shape;
-use crate::request::Request;
+use crate::request::{Class, Request};
 use crate::s3::{Error, ListFrom, ListQuery, ObjectMeta, Page, S3};
 use crate::sync::{Arc, JoinSet};
 
@@ -78,13 +78,16 @@ struct Range {
     /// The base at which a split was tried: not again, before there is something new.
     tried: Option<String>,
     is_complete: bool,
+    /// A page was asked for ahead of its turn, and could not be had. That is no error, but worth another request
+    /// when its turn has come.
+    is_put_off: bool,
     failed: Option<Error>,
 }
 
 /// What a task brings: of which range, and what.
 #[derive(Debug)]
 enum Answer {
-    Page(u64, Instant, Result<Page, Error>),
+    Page(u64, Class, Instant, Result<Page, Error>),
     /// Bounds in order, each with the first place behind it, if it is known that there is one.
     Split(u64, Vec<Bound>),
 }
@@ -129,6 +132,7 @@ impl Ranges {
             is_splitting: false,
             tried: None,
             is_complete: false,
+            is_put_off: false,
             failed: None,
         }
     }
@@ -146,13 +150,16 @@ impl Ranges {
                     return Err(error);
                 }
                 if !first.is_complete {
+                    first.is_put_off = false;
                     break;
                 }
                 self.ranges.pop_front();
             }
             self.spawn(request);
             match self.tasks.join_next().await {
-                Some(Ok(Answer::Page(id, asked, page))) => self.page(id, asked, page)?,
+                Some(Ok(Answer::Page(id, class, asked, page))) => {
+                    self.page(id, class, asked, page)?;
+                }
                 Some(Ok(Answer::Split(id, bounds))) => self.split(id, bounds),
                 // A panic of a task, or nothing to wait for: a defect of the program.
                 Some(Err(_)) | None => {
@@ -175,8 +182,8 @@ impl Ranges {
                 break;
             }
             let range = &mut self.ranges[index];
-            // One that has failed is worth another request when its turn comes.
-            if !range.is_complete && !range.is_listing && range.failed.is_none() {
+            let is_due = !range.is_put_off && range.failed.is_none();
+            if !range.is_complete && !range.is_listing && is_due {
                 range.is_listing = true;
                 let end = range.end.as_deref();
                 let is_at_end = range.listed >= self.shape.expected(&range.base, end);
@@ -196,7 +203,7 @@ impl Ranges {
                 let id = range.id;
                 self.tasks.spawn(async move {
                     let asked = Instant::now();
-                    Answer::Page(id, asked, page.await)
+                    Answer::Page(id, request.class, asked, page.await)
                 });
             }
             before += pages(&self.ranges[index]);
@@ -250,7 +257,13 @@ impl Ranges {
         });
     }
 
-    fn page(&mut self, id: u64, asked: Instant, page: Result<Page, Error>) -> Result<(), Error> {
+    fn page(
+        &mut self,
+        id: u64,
+        class: Class,
+        asked: Instant,
+        page: Result<Page, Error>,
+    ) -> Result<(), Error> {
         let Some(index) = self.ranges.iter().position(|range| range.id == id) else {
             return Ok(());
         };
@@ -259,7 +272,10 @@ impl Ranges {
         let page = match page {
             Ok(page) => page,
             Err(error) => {
-                range.failed = Some(error);
+                match class {
+                    Class::Demand => range.failed = Some(error),
+                    Class::Prefetch => range.is_put_off = true,
+                }
                 return Ok(());
             }
         };
