@@ -1,7 +1,8 @@
 //! Runs of files read in listing order (`cat *`, `tar`, `cdo mergetime *.nc`): the files that come
 //! next are fetched ahead, which is the one way past a round trip per file.
 //!
-//! A run is a stretch of a directory's files of which most are read. Several runs to a directory may
+//! A run is a stretch of a directory's files of which most are read, or each n-th: one band of each scene, one
+//! hour of each day. Several runs to a directory may
 //! be under way, and several processes may share one and take its files out of order. How many files
 //! are fetched ahead grows with what the run has read, so that little is wasted when it ends; no file
 //! is fetched ahead twice by one run. Of the next files it is the first bytes that are fetched; where those
@@ -47,6 +48,9 @@ struct Run {
     /// Files from `first` to `last`, and how many of them were read.
     span: usize,
     read: usize,
+    /// How many files further the last one read was, and how often in turn it was as many.
+    step: usize,
+    same_steps: usize,
     /// Up to where files were fetched ahead.
     planned: Arc<str>,
     /// Up to where they were fetched whole.
@@ -127,6 +131,8 @@ impl Run {
             last: Arc::clone(key),
             span: 1,
             read: 1,
+            step: 1,
+            same_steps: 0,
             planned: Arc::clone(key),
             whole: Arc::clone(key),
             through: 0,
@@ -150,6 +156,12 @@ impl Run {
                 return false;
             };
             self.span += steps;
+            self.same_steps = if steps == self.step {
+                self.same_steps + 1
+            } else {
+                1
+            };
+            self.step = steps;
             self.last = Arc::clone(key);
         } else if **key < *self.last && steps(key, &self.last, BEHIND, after).is_none() {
             return false;
@@ -185,15 +197,28 @@ impl Run {
         is_within && directory(key) == directory(&self.first)
     }
 
+    /// Each how many files are read, if they are a run.
+    fn each(&self) -> Option<usize> {
+        match self.read {
+            ..EVIDENCE => None,
+            // By several processes, as it may be.
+            read if 3 * read > 2 * self.span => Some(1),
+            _ if self.step > 1 && self.same_steps >= EVIDENCE - 1 => Some(self.step),
+            read => (read >= self.span / 2).then_some(1),
+        }
+    }
+
     fn ahead(
         &mut self,
         most: u64,
         after: impl Fn(&str, usize) -> Vec<Arc<ObjectVersion>>,
     ) -> Ahead {
-        if self.read < EVIDENCE || self.read < self.span / 2 {
+        let Some(step) = self.each() else {
             return Ahead::default();
-        }
-        let files = after(&self.last, (self.read / 4).clamp(AHEAD.0, AHEAD.1));
+        };
+        let count = (self.read / 4).clamp(AHEAD.0, AHEAD.1);
+        let files = after(&self.last, step * count);
+        let files: Vec<_> = files.into_iter().skip(step - 1).step_by(step).collect();
         // Several processes have as many files open that they have not read to their end yet.
         let (read, through) = self.lately;
         let is_whole = self.through >= WHOLE_EVIDENCE && through >= read / 2;
@@ -313,6 +338,26 @@ mod tests {
         assert!(fetched.len() - in_time <= 50, "{}", fetched.len());
         let (fetched, _) = directory.read(10..15);
         assert!(fetched.len() <= 6, "{}", fetched.len());
+    }
+
+    #[test]
+    fn each_nth_file_is_a_run_of_its_own() {
+        let directory = Directory::new(2000);
+        for step in [2, 3, 4, 12, 30] {
+            let (fetched, in_time) = directory.read((5..1500).step_by(step).take(50));
+            assert!(in_time >= 50 - EVIDENCE, "{step}: {in_time}");
+            let none_between = fetched.keys().all(|at| at % step == 5 % step);
+            assert!(none_between, "{step}: {fetched:?}");
+            assert!(fetched.len() - in_time <= 12, "{step}: {}", fetched.len());
+        }
+        // The bands of a scene, and those of the next.
+        let bands = (0..100).flat_map(|scene| [1, 2, 3].map(|band| scene * 12 + band));
+        let (fetched, in_time) = directory.read(bands);
+        assert!(
+            fetched.len() <= 2 * in_time + 50,
+            "{in_time} of {}",
+            fetched.len()
+        );
     }
 
     /// Reads so many files in order, `through` of each four to their end: those that were fetched whole.

@@ -83,8 +83,6 @@ pub(super) struct Cursors {
 struct Cursor {
     /// Bytes of the first read.
     first: u64,
-    /// When that was.
-    since: Instant,
     /// The number of its last run.
     run: usize,
     /// The last read; together with the one before if they came as in a swap.
@@ -148,11 +146,13 @@ impl Cursors {
         }
         match &cursor.course {
             Course::Strides(strides) if strides.is_at_start(read) => {
-                cursor.run = self.rows.begin(read);
+                cursor.run = self.rows.begin(read, now);
             }
             Course::Strides(_) => self.rows.extend(cursor.run, read.end()),
-            Course::Forward(forward) => self.rows.extend(cursor.run, forward.next),
-            Course::New { .. } | Course::Backward(_) => {}
+            Course::Forward(forward) if forward.scan.is_none() => {
+                self.rows.extend(cursor.run, forward.next);
+            }
+            Course::New { .. } | Course::Forward(_) | Course::Backward(_) => {}
         }
         self.cursors.push(cursor);
         plan
@@ -257,8 +257,7 @@ impl Cursors {
         }
         let cursor = Cursor {
             first: read.len(),
-            since: now,
-            run: self.rows.begin(read),
+            run: self.rows.begin(read, now),
             last: read,
             before: None,
             course,
@@ -269,11 +268,9 @@ impl Cursors {
     /// Whether the runs read last and `read` are a scan, for which there is memory, and how much to fetch
     /// ahead of it.
     fn scan(&mut self, read: ByteRange, bounds: Bounds, now: Instant) -> Option<(Scan, u64)> {
-        let [.., first, second, third, fourth] = &*self.cursors else {
-            return None;
-        };
-        let runs = [first.run()?, second.run()?, third.run()?, fourth.run()?];
-        let (scan, window) = Scan::of(runs, first.since, read, bounds.size, now)?;
+        let most = Scan::most(bounds.size);
+        let (first, since) = self.rows.leading_to(read, most)?;
+        let (scan, window) = Scan::new(first..read.start(), since, most, now);
         (window <= bounds.most && self.scans.spend()).then_some((scan, window))
     }
 
@@ -299,15 +296,6 @@ impl Cursors {
 }
 
 impl Cursor {
-    /// What was read without a gap, as far as it is known.
-    fn run(&self) -> Option<ByteRange> {
-        match &self.course {
-            Course::New { .. } => Some(self.last),
-            Course::Forward(forward) => ByteRange::new(forward.begun, forward.next),
-            Course::Backward(_) | Course::Strides(_) => None,
-        }
-    }
-
     /// How far `read` is from what was expected; `None` if it is none of this cursor's. Reads all over the
     /// object come close to one another `by_chance`.
     fn distance(&self, read: ByteRange, by_chance: bool) -> Option<u64> {

@@ -271,3 +271,16 @@ fn a_backward_reader_without_room_ahead_takes_what_lies_before() {
     let waits = waits_in(false, reads);
     assert!(waits.last(250) <= 40, "{waits:?}");
 }
+
+#[test]
+fn two_who_leave_out_what_they_like_are_told_apart() {
+    let mut random = fastrand::Rng::with_seed(10);
+    let mut at = [GIB, 3 * GIB];
+    let reads = (0..300).map(|nth| {
+        let at = &mut at[nth % 2];
+        *at += random.u64(MIB..4 * MIB);
+        range(*at, 16 * KIB)
+    });
+    let waits = waits(reads.collect::<Vec<_>>());
+    assert!(waits.last(280) <= 2, "{waits:?}");
+}

@@ -7,6 +7,8 @@
 
 use std::collections::VecDeque;
 
+use tokio::time::Instant;
+
 use super::strides::{PAGE, Strides};
 use crate::s3::ByteRange;
 
@@ -14,14 +16,18 @@ use crate::s3::ByteRange;
 const IN_TURN: usize = 24;
 /// Lengths of steps that are remembered.
 const REMEMBERED: usize = 4;
+/// A scan is looked for among the latest so many runs.
+const RECENT: usize = 16;
+/// So many runs make it one with the read that they lead to.
+const LEADING: usize = 4;
 /// So many steps are followed as soon as they come again.
 const MANY: u64 = 8;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
-    /// Runs, the latest first.
-    runs: VecDeque<ByteRange>,
+    /// Runs, and when they began, the latest first.
+    runs: VecDeque<(ByteRange, Instant)>,
     /// How many there have been.
     begun: usize,
     /// Equal steps that ended.
@@ -44,16 +50,16 @@ impl Row {
 
 impl Rows {
     /// Notes a run that begins with `read`; its number.
-    pub(super) fn begin(&mut self, read: ByteRange) -> usize {
+    pub(super) fn begin(&mut self, read: ByteRange, now: Instant) -> usize {
         self.runs.truncate(3 * IN_TURN);
-        self.runs.push_front(read);
+        self.runs.push_front((read, now));
         self.begun += 1;
         self.begun
     }
 
     /// Notes that the run of this number goes on to `end`.
     pub(super) fn extend(&mut self, number: usize, end: u64) {
-        if let Some(run) = self.runs.get_mut(self.begun - number) {
+        if let Some((run, _)) = self.runs.get_mut(self.begun - number) {
             *run = ByteRange::new(run.start(), end).unwrap_or(*run);
         }
     }
@@ -70,7 +76,7 @@ impl Rows {
     /// The equal steps that `read` goes on with.
     pub(super) fn strides(&self, read: ByteRange) -> Option<Strides> {
         // How many runs before this one, and how long those before each of them.
-        let run = |before: usize| Some(*self.runs.get(before.checked_sub(1)?)?);
+        let run = |before: usize| Some(self.runs.get(before.checked_sub(1)?)?.0);
         let next = |lag| Strides::of([run(2 * lag)?, run(lag)?, read]);
         let was_next = |before, lag| {
             let first = run(before + 2 * lag);
@@ -89,6 +95,25 @@ impl Rows {
             .or_else(|| self.again(run(1)?, read))
             .or_else(|| (2..=IN_TURN).find_map(both))
             .or_else(|| (2..=IN_TURN).find_map(twice))
+    }
+
+    /// Where the first of some runs lies, and when it began, of which each lies before the next one and the last
+    /// before `read`, with at most so many bytes between them, and none elsewhere near. Other sequences may go on
+    /// in between, far from there.
+    pub(super) fn leading_to(&self, read: ByteRange, most: u64) -> Option<(u64, Instant)> {
+        let (mut next, mut count) = (read.start(), 0);
+        for (run, since) in self.runs.iter().take(RECENT) {
+            if (run.end()..=run.end() + most).contains(&next) {
+                next = run.start();
+                count += 1;
+            } else if next < run.end() + most && run.start() < read.end() + most {
+                return None;
+            }
+            if count == LEADING {
+                return Some((next, *since));
+            }
+        }
+        None
     }
 
     fn are_few(&self, run: ByteRange, read: ByteRange) -> bool {
@@ -116,7 +141,7 @@ mod tests {
     #[test]
     fn many_steps_begin_again_with_the_first() {
         let mut rows = Rows::default();
-        rows.begin(range(90 * MIB));
+        rows.begin(range(90 * MIB), Instant::now());
         let again = |rows: &Rows, step| rows.strides(range(90 * MIB + step)).is_some();
         assert!(!again(&rows, MIB));
         rows.note((MIB, 20));
@@ -124,14 +149,14 @@ mod tests {
         rows.note((MIB, 3));
         assert!(!again(&rows, MIB));
         rows.note((MIB, 20));
-        rows.begin(range(95 * MIB));
+        rows.begin(range(95 * MIB), Instant::now());
         assert!(!again(&rows, MIB), "the run before is another one");
     }
 
     #[test]
     fn the_last_few_lengths_are_remembered() {
         let mut rows = Rows::default();
-        rows.begin(range(0));
+        rows.begin(range(0), Instant::now());
         for step in 1..10 {
             rows.note((step * MIB, 9));
         }
@@ -143,15 +168,38 @@ mod tests {
     #[test]
     fn a_run_that_fills_its_step_is_none() {
         let mut rows = Rows::default();
-        rows.begin(range(0));
-        let number = rows.begin(range(MIB));
+        rows.begin(range(0), Instant::now());
+        let number = rows.begin(range(MIB), Instant::now());
         rows.extend(number, MIB + 8192);
         assert!(rows.strides(range(2 * MIB)).is_some());
         rows.extend(number, 2 * MIB);
         assert!(rows.strides(range(2 * MIB)).is_none());
         for nth in 0..100 {
-            rows.begin(range(nth * nth * MIB));
+            rows.begin(range(nth * nth * MIB), Instant::now());
         }
         rows.extend(number, 3 * MIB);
+    }
+
+    #[test]
+    fn runs_lead_to_a_read_over_short_gaps_only() {
+        let leads = |starts: &[u64]| {
+            let mut rows = Rows::default();
+            let [before @ .., read] = starts else {
+                return None;
+            };
+            for start in before {
+                rows.begin(range(start * MIB), Instant::now());
+            }
+            let (first, _) = rows.leading_to(range(read * MIB), 8 * MIB)?;
+            Some(first / MIB)
+        };
+        assert_eq!(leads(&[70, 0, 1, 4, 5, 12]), Some(0));
+        assert_eq!(leads(&[1, 4, 5, 12]), None);
+        assert_eq!(leads(&[0, 1, 4, 3, 12]), None);
+        assert_eq!(leads(&[0, 1, 4, 5, 14]), None, "far");
+        // Two readers at a time.
+        let two = [0, 500, 1, 503, 4, 509, 5, 510, 12];
+        assert_eq!(leads(&two), Some(0));
+        assert_eq!(leads(&[0, 1, 6, 4, 5, 12]), None, "back and forth");
     }
 }

@@ -2,12 +2,12 @@
 //! the headers of the members of a tar file, or the messages of a GRIB file that are wanted. What they leave
 //! out is fetched as well, as long as that takes less time than a request for each of them.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::forward::{RAMP, START};
-use crate::s3::ByteRange;
 
 /// Where more is left out than this, a request for each read costs less ...
 const MOST: u64 = RAMP;
@@ -34,30 +34,22 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// Four runs that were read since `begun`, and `read`, each ahead of the one before, in an object of `size`
-    /// bytes. With it comes how much to fetch ahead.
-    pub(super) fn of(
-        runs: [ByteRange; 4],
-        begun: Instant,
-        read: ByteRange,
-        size: u64,
-        now: Instant,
-    ) -> Option<(Self, u64)> {
-        let most = MOST.min(size / PART);
-        let ends = runs.iter().map(|run| run.end());
-        let starts = runs[1..].iter().chain([&read]).map(|next| next.start());
-        let is_step = |(end, start): (u64, u64)| (end..=end + most).contains(&start);
-        if !ends.zip(starts).all(is_step) {
-            return None;
-        }
-        let step = (read.start() - runs[0].start()) / runs.len() as u64;
+    /// What reads of an object of `size` bytes may leave out until they are known for a scan.
+    pub(super) fn most(size: u64) -> u64 {
+        MOST.min(size / PART)
+    }
+
+    /// Four steps over these bytes since `begun`, each of which left out `most` bytes at most. With it comes how
+    /// much to fetch ahead.
+    pub(super) fn new(over: Range<u64>, begun: Instant, most: u64, now: Instant) -> (Self, u64) {
+        let step = (over.end - over.start) / 4;
         let scan = Self {
             most,
             before: (now - begun) / 4,
             since: now,
             steps: 0,
         };
-        Some((scan, (AHEAD * step).clamp(START, 3 * RAMP)))
+        (scan, (AHEAD * step).clamp(START, 3 * RAMP))
     }
 
     /// Whether a read at `start` goes on with it, where `next` is right behind the last one.
@@ -85,41 +77,26 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
-    const GIB: u64 = 1 << 30;
-
-    /// A scan of reads that began at these places, each after so many milliseconds.
-    fn of(starts: [u64; 5], size: u64, millis: u64, now: Instant) -> Option<(Scan, u64)> {
-        let [runs @ .., read] = starts.map(|at| ByteRange::new(at, at + 8192).expect("not empty"));
-        let step = Duration::from_millis(millis);
-        Scan::of(runs, now, read, size, now + 4 * step)
-    }
-
-    #[test]
-    fn reads_ahead_of_one_another_are_one_if_they_are_close() {
-        let is_one = |starts, size| of(starts, size, 30, Instant::now()).is_some();
-        let close = [0, 1, 4, 5, 12].map(|nth| nth * MIB);
-        assert!(is_one(close, GIB));
-        assert!(!is_one(close, GIB / 8), "all over an object of this size");
-        assert!(!is_one([0, 1, 4, 3, 12].map(|nth| nth * MIB), GIB));
-        assert!(!is_one([0, 1, 4, 5, 14].map(|nth| nth * MIB), GIB), "far");
-    }
-
     #[test]
     fn a_few_steps_are_fetched_ahead_at_first() {
-        let window = |step| {
-            let starts = [1, 2, 3, 4, 5].map(|nth| nth * step);
-            of(starts, GIB, 30, Instant::now()).map(|(_, window)| window)
-        };
-        assert_eq!(window(MIB / 16), Some(MIB));
-        assert_eq!(window(MIB), Some(6 * MIB));
-        assert_eq!(window(5 * MIB), Some(24 * MIB));
+        let now = Instant::now();
+        let window = |step| Scan::new(MIB..MIB + 4 * step, now, MOST, now).1;
+        assert_eq!(window(MIB / 16), MIB);
+        assert_eq!(window(MIB), 6 * MIB);
+        assert_eq!(window(5 * MIB), 24 * MIB);
+    }
+
+    #[test]
+    fn no_more_is_left_out_than_what_is_worth_it_and_no_chance() {
+        assert_eq!(Scan::most(1 << 40), MOST);
+        assert_eq!(Scan::most(64 * MIB), 2 * MIB);
     }
 
     /// What the first verdict is, where steps took 30 ms before.
     fn verdict(millis: u64) -> (Option<bool>, Scan) {
-        let mut now = Instant::now();
-        let (mut scan, _) = of([0, 1, 2, 3, 4].map(|nth| nth * MIB), GIB, 30, now).expect("one");
-        now = scan.since;
+        let begun = Instant::now();
+        let mut now = begun + 4 * Duration::from_millis(30);
+        let (mut scan, _) = Scan::new(0..4 * MIB, begun, MOST, now);
         let mut verdict = None;
         for _ in 0..JUDGED_AFTER {
             assert_eq!(verdict, None, "too soon");
