@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-use super::strides::{PAGE, Strides};
+use super::strides::{PAGE, Strides, distance};
 use crate::s3::ByteRange;
 
 /// So many sequences of equal steps may go on in turn.
@@ -37,14 +37,13 @@ pub(super) struct Rows {
 #[derive(Debug)]
 struct Row {
     /// In bytes.
-    step: u64,
+    step: i64,
     steps: u64,
 }
 
 impl Row {
     fn has(&self, run: ByteRange, next: ByteRange) -> bool {
-        let step = next.start().checked_sub(run.start());
-        step.is_some_and(|step| step.abs_diff(self.step) <= PAGE)
+        distance(run.start(), next.start()).abs_diff(self.step) <= PAGE
     }
 }
 
@@ -65,7 +64,7 @@ impl Rows {
     }
 
     /// Notes that `steps` of `step` bytes were made.
-    pub(super) fn note(&mut self, (step, steps): (u64, u64)) {
+    pub(super) fn note(&mut self, (step, steps): (i64, u64)) {
         self.made.retain(|row| row.step.abs_diff(step) > PAGE);
         if self.made.len() == REMEMBERED {
             self.made.pop_front();
@@ -86,6 +85,11 @@ impl Rows {
         // Once is chance, unless it was so with the run before, too, or once more.
         let both = |lag: usize| next(lag).filter(|_| was_next(1, lag));
         let twice = |lag: usize| next(lag).filter(|_| was_next(lag, lag));
+        // Where each array is read in short steps, from one to another there are long ones.
+        let shortest = |strides: &dyn Fn(usize) -> Option<Strides>| {
+            let all = (2..=IN_TURN).filter_map(strides);
+            all.min_by_key(|strides| strides.made().0.unsigned_abs())
+        };
         let is_between_arrays = || {
             run(1).is_some_and(|last| self.are_few(last, read))
                 && (2..=IN_TURN).any(|lag| was_next(1, lag))
@@ -93,8 +97,8 @@ impl Rows {
         next(1)
             .filter(|_| !is_between_arrays())
             .or_else(|| self.again(run(1)?, read))
-            .or_else(|| (2..=IN_TURN).find_map(both))
-            .or_else(|| (2..=IN_TURN).find_map(twice))
+            .or_else(|| shortest(&both))
+            .or_else(|| shortest(&twice))
     }
 
     /// Where the first of some runs lies, and when it began, of which each lies before the next one and the last
@@ -144,11 +148,11 @@ mod tests {
         rows.begin(range(90 * MIB), Instant::now());
         let again = |rows: &Rows, step| rows.strides(range(90 * MIB + step)).is_some();
         assert!(!again(&rows, MIB));
-        rows.note((MIB, 20));
+        rows.note((MIB.cast_signed(), 20));
         assert!(again(&rows, MIB) && again(&rows, MIB + PAGE) && !again(&rows, 2 * MIB));
-        rows.note((MIB, 3));
+        rows.note((MIB.cast_signed(), 3));
         assert!(!again(&rows, MIB));
-        rows.note((MIB, 20));
+        rows.note((MIB.cast_signed(), 20));
         rows.begin(range(95 * MIB), Instant::now());
         assert!(!again(&rows, MIB), "the run before is another one");
     }
@@ -158,7 +162,7 @@ mod tests {
         let mut rows = Rows::default();
         rows.begin(range(0), Instant::now());
         for step in 1..10 {
-            rows.note((step * MIB, 9));
+            rows.note(((step * MIB).cast_signed(), 9));
         }
         let is_known = |step: &u64| rows.strides(range(step * MIB)).is_some();
         let known: Vec<_> = (1..10).filter(is_known).collect();

@@ -1,5 +1,5 @@
-//! Runs of reads that begin in equal steps: records of one variable of netCDF-3, rows of a part of an array,
-//! every n-th message.
+//! Runs of reads that begin in equal steps, forward or back: records of one variable of netCDF-3, rows of a part of
+//! an array, every n-th message.
 
 use super::forward::{RAMP, START};
 use crate::cache::JOINED;
@@ -32,12 +32,15 @@ pub(super) struct Strides {
 }
 
 impl Strides {
-    /// Three runs in equal steps forward, each behind the one before; of the last there is only the first
-    /// read. None of them is long: those are streams, one after the other.
+    /// Three runs in equal steps, with something between them; of the last there is only the first read. None of
+    /// them is long: those are streams, one after the other.
     pub(super) fn of(runs: [ByteRange; 3]) -> Option<Self> {
         let [first, second, third] = runs.map(|run| run.start());
-        let (step, next) = (second.checked_sub(first)?, third.checked_sub(second)?);
-        let is_apart = runs[0].len() < step && runs[1].len() < next;
+        let (step, next) = (distance(first, second), distance(second, third));
+        let is_apart = match step > 0 {
+            true => runs[0].end() < second && runs[1].end() < third,
+            false => runs[1].end() < first && runs[2].end() < second,
+        };
         let are_short = runs.iter().all(|run| run.len() <= RAMP);
         (is_apart && are_short && step.abs_diff(next) <= PAGE).then_some(Self {
             begun: first,
@@ -52,44 +55,54 @@ impl Strides {
     }
 
     /// `run` and `read`, the first two of `steps` steps of `step` bytes that were made before elsewhere.
-    pub(super) fn again(run: ByteRange, read: ByteRange, step: u64, steps: u64) -> Option<Self> {
-        let first = read.start().checked_sub(run.start())?;
-        (run.len() < first).then_some(Self {
+    pub(super) fn again(run: ByteRange, read: ByteRange, step: i64, steps: u64) -> Option<Self> {
+        let is_apart = match step > 0 {
+            true => run.end() < read.start(),
+            false => read.end() < run.start(),
+        };
+        is_apart.then_some(Self {
             begun: run.start(),
             last: read.start(),
             steps: 1,
             len: read.len(),
             len_before: run.len(),
-            is_exact: first == step,
+            is_exact: distance(run.start(), read.start()) == step,
             planned: 0,
             expected: steps,
         })
     }
 
     /// The length of a step, and how many were made.
-    pub(super) fn made(&self) -> (u64, u64) {
-        ((self.last - self.begun) / self.steps, self.steps)
+    pub(super) fn made(&self) -> (i64, u64) {
+        let all = distance(self.begun, self.last);
+        (
+            all / i64::try_from(self.steps).unwrap_or(i64::MAX),
+            self.steps,
+        )
     }
 
     /// Whether `read` is the next step, or goes on with the last one.
     pub(super) fn has(&self, read: ByteRange) -> bool {
         let slack = if self.is_exact { PAGE } else { 2 * PAGE };
-        let is_next = self.start(self.steps + 1).abs_diff(read.start()) <= slack;
-        self.is_within(read) || is_next && self.last < read.start()
+        let next = self.start(self.steps + 1);
+        let is_next = next.is_some_and(|next| next.abs_diff(read.start()) <= slack);
+        let is_ahead = (self.begun < self.last) == (self.last < read.start());
+        self.is_within(read) || is_next && is_ahead && self.last != read.start()
     }
 
     /// What of the run that is being read comes before `read`, if that goes on for longer than runs do: a
     /// stream begins there.
     pub(super) fn outrun_by(&self, read: ByteRange) -> Option<ByteRange> {
         let run = self.likely() + (self.likely() / 2).max(PAGE);
-        let is_outrun = read.end() - self.last > run.min(RAMP);
-        self.latest().filter(|_| self.is_within(read) && is_outrun)
+        let is_outrun = || read.end() - self.last > run.min(RAMP);
+        self.latest()
+            .filter(|_| self.is_within(read) && is_outrun())
     }
 
     /// Notes a read that is one of these.
     pub(super) fn advance(&mut self, read: ByteRange) {
         if !self.is_within(read) {
-            let is_exact = read.start() == self.start(self.steps + 1);
+            let is_exact = Some(read.start()) == self.start(self.steps + 1);
             self.last = read.start();
             self.steps += 1;
             if self.is_exact && !is_exact {
@@ -119,19 +132,25 @@ impl Strides {
 
     fn is_within(&self, read: ByteRange) -> bool {
         let goes_on = self.last < read.start() && read.start() <= self.last + self.likely();
-        goes_on && read.end() < self.start(self.steps + 1)
+        goes_on && read.end() < self.last + self.step()
+    }
+
+    /// The length of a step, whichever way it goes.
+    fn step(&self) -> u64 {
+        self.last.abs_diff(self.begun) / self.steps
     }
 
     /// What was planned from `position` on is not fetched after all.
     pub(super) fn not_fetched_from(&mut self, position: u64) {
-        if self.last <= position && position < self.start(self.planned + 1) {
+        let planned = self.step() * (self.planned + 1).saturating_sub(self.steps);
+        if self.last.abs_diff(position) < planned {
             self.planned = self.steps;
         }
     }
 
     /// The next steps of an object of `size` bytes that are not fetched yet, `most` bytes of them.
     pub(super) fn ahead(&mut self, size: u64, most: u64) -> Vec<ByteRange> {
-        let step = self.start(self.steps + 1) - self.last;
+        let step = self.step();
         let steps = match self.expected {
             expected if self.steps <= expected => expected - self.steps,
             _ => self.steps,
@@ -149,23 +168,33 @@ impl Strides {
         let nth = |nth| {
             let is_known = self.is_exact || nth == self.steps;
             let slack = if is_known { 0 } else { 2 * PAGE };
-            let start = self.start(nth);
+            let start = self.start(nth)?;
             let end = (start + self.likely() + slack).min(size);
             ByteRange::new(start.saturating_sub(slack), end)
         };
         let all = (first..=end).filter_map(nth);
         if are_close {
-            let joined = all.reduce(|a, b| ByteRange::new(a.start(), b.end()).unwrap_or(a));
+            let join = |a: ByteRange, b: ByteRange| {
+                let (start, end) = (a.start().min(b.start()), a.end().max(b.end()));
+                ByteRange::new(start, end).unwrap_or(a)
+            };
+            let joined = all.reduce(join);
             return joined.into_iter().collect();
         }
         all.collect()
     }
 
-    /// Where the read so many steps after the first begins.
-    fn start(&self, steps: u64) -> u64 {
-        let all = u128::from(self.last - self.begun) * u128::from(steps) / u128::from(self.steps);
-        self.begun + u64::try_from(all).unwrap_or(u64::MAX / 2)
+    /// Where the read so many steps after the first begins, unless that is before the object does.
+    fn start(&self, steps: u64) -> Option<u64> {
+        let all = i128::from(distance(self.begun, self.last));
+        let from_first = all * i128::from(steps) / i128::from(self.steps);
+        u64::try_from(i128::from(self.begun) + from_first).ok()
     }
+}
+
+/// How far it is from one position to another, less than 0 if that is back.
+pub(super) fn distance(from: u64, to: u64) -> i64 {
+    to.wrapping_sub(from).cast_signed()
 }
 
 #[cfg(test)]
@@ -213,6 +242,35 @@ mod tests {
         }
     }
 
+    /// The times of a file from its last to its first; each is read forward.
+    #[test]
+    fn steps_back_are_found_and_met_down_to_the_start() {
+        for (step, pieces) in [(9 * MIB, 1), (3_000_001, 2), (40_000_000, 3)] {
+            let run = |nth: u64, piece: u64| {
+                let start = ((400 - nth) * step / PAGE + piece * 16) * PAGE;
+                ByteRange::new(start, start + 64 * 1024).expect("not empty")
+            };
+            let whole = |nth| {
+                let (start, end) = (run(nth, 0).start(), run(nth, pieces - 1).end());
+                ByteRange::new(start, end).expect("some")
+            };
+            let mut strides = Strides::of([whole(0), whole(1), run(2, 0)]).expect("equal");
+            let mut fetched = strides.ahead(u64::MAX, 64 * MIB);
+            let mut absent: u64 = 0;
+            for (nth, piece) in (3..=390).flat_map(|nth| (0..pieces).map(move |it| (nth, it))) {
+                let read = run(nth, piece);
+                assert!(strides.has(read), "step {nth}, piece {piece} of {step}");
+                let holds = |it: &&ByteRange| it.start() <= read.start() && read.end() <= it.end();
+                absent += u64::from(!fetched.iter().any(|it| holds(&it)));
+                strides.advance(read);
+                fetched.extend(strides.ahead(u64::MAX, 64 * MIB));
+            }
+            assert!(absent <= 2 * pieces, "{absent} of {step}");
+            let bytes: u64 = fetched.iter().map(|it| it.len()).sum();
+            assert!(bytes <= 400 * pieces * 3 * 64 * 1024, "{bytes} of {step}");
+        }
+    }
+
     /// The kernel asks for much in several pieces.
     #[test]
     fn runs_of_several_reads_come_whole() {
@@ -252,7 +310,7 @@ mod tests {
             Strides::of(starts.map(|at| ByteRange::new(at, at + 8192).expect("not empty")))
         };
         assert!(of([0, MIB, 3 * MIB]).is_none());
-        assert!(of([3 * MIB, 2 * MIB, MIB]).is_none(), "backward");
+        assert!(of([3 * MIB, 2 * MIB, 3 * MIB]).is_none(), "back and forth");
         assert!(of([0, 8192, 16384]).is_none(), "one after the other");
     }
 }
