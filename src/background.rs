@@ -3,12 +3,12 @@
 //!
 //! The process forks twice, before it has any thread: the grandchild is in a session of its own that
 //! it does not lead, so no terminal can become its own again. It tells the process that the shell
-//! waits for how things go, over a pipe; once the mount is ready it lets go of the standard streams
-//! and of the working directory, and the shell's process ends.
+//! waits for how things go, over a pipe; once the mount is ready it lets go of the standard streams,
+//! of all else that the shell had open, and of the working directory, and the shell's process ends.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,7 @@ pub fn run(work: impl FnOnce(&dyn Launcher) -> Result<(), String>) -> ExitCode {
 }
 
 fn start(work: impl FnOnce(&dyn Launcher) -> Result<(), String>) -> nix::Result<ExitCode> {
+    let inherited = inherited();
     // Not for programs that are started later, such as fusermount3.
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
     // SAFETY: there is one thread, so the child can do whatever the parent could.
@@ -59,6 +60,7 @@ fn start(work: impl FnOnce(&dyn Launcher) -> Result<(), String>) -> nix::Result<
     }
     let shell = Shell {
         pipe: File::from(writer),
+        inherited,
     };
     let pid = std::process::id().cast_signed();
     let _ = shell.send(&Message::Started { pid });
@@ -74,6 +76,18 @@ fn start(work: impl FnOnce(&dyn Launcher) -> Result<(), String>) -> nix::Result<
 /// The way from the grandchild to the shell.
 struct Shell {
     pipe: File,
+    inherited: Vec<RawFd>,
+}
+
+/// What the shell had open beyond the standard streams: a lock that it holds, its end of a pipe. To be called
+/// before this process opens anything.
+fn inherited() -> Vec<RawFd> {
+    let all = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
+    let numbers = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let mut numbers: Vec<RawFd> = numbers.filter(|number| *number > 2).collect();
+    // One of them was the directory.
+    numbers.retain(|number| std::fs::read_link(format!("/proc/self/fd/{number}")).is_ok());
+    numbers
 }
 
 impl Shell {
@@ -98,6 +112,10 @@ impl Launcher for Shell {
         nix::unistd::dup2_stdin(&null)?;
         nix::unistd::dup2_stdout(&null)?;
         nix::unistd::dup2_stderr(&null)?;
+        // Until now it may have been a login: `--token-file <(...)`.
+        for number in &self.inherited {
+            let _ = nix::unistd::close(*number);
+        }
         Ok(())
     }
 }

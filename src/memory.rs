@@ -4,12 +4,50 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::libc::RLIM_INFINITY;
+use nix::sys::resource::{Resource, getrlimit};
+
 const MIB: u64 = 1 << 20;
 /// The default when there is plenty.
 const PLENTY: u64 = 512 * MIB;
 
+/// What the process needs of addresses besides the memory for data: stacks, and the heaps of its threads.
+const ELSE: u64 = 1024 * MIB;
+/// Not worth mounting with less.
+const LEAST: u64 = 64 * MIB;
+
+/// What `--memory-limit` is where the user asks for `asked`: what fits into the addresses that the process may
+/// have (RLIMIT_AS). Where those end, so does the mount.
+///
+/// # Errors
+/// If they are too few.
+pub(crate) fn limit(asked: Option<u64>) -> Result<u64, String> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_AS).unwrap_or((RLIM_INFINITY, RLIM_INFINITY));
+    within(asked, default_limit(), soft)
+}
+
+fn within(asked: Option<u64>, default: u64, addresses: u64) -> Result<u64, String> {
+    // Not all blocks that are mapped are in use.
+    let most = addresses.saturating_sub(ELSE) / 3 * 2;
+    if most >= asked.unwrap_or(LEAST.min(default)) {
+        return Ok(asked.unwrap_or(default.min(most)));
+    }
+    let least = asked.map_or(LEAST, |asked| asked) / 2 * 3 + ELSE;
+    Err(format!(
+        "this process may have {} MiB of addresses, and needs {} MiB: raise the limit (ulimit -v; h_vmem of a \
+         batch system){}",
+        addresses / MIB,
+        least / MIB,
+        if asked.is_some() {
+            ", or lower --memory-limit"
+        } else {
+            ""
+        },
+    ))
+}
+
 /// The default of `--memory-limit`: the smaller of 512 MiB and an eighth of the memory there is.
-pub(crate) fn default_limit() -> u64 {
+fn default_limit() -> u64 {
     let machine = fs::read_to_string("/proc/meminfo").ok();
     let machine = machine.as_deref().and_then(total);
     let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -55,6 +93,21 @@ fn limit_files(cgroups: &str, mounted_at: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_limit_fits_into_the_addresses_there_are() {
+        assert_eq!(within(None, PLENTY, RLIM_INFINITY), Ok(PLENTY));
+        assert_eq!(within(None, PLENTY, 1300 * MIB), Ok(184 * MIB));
+        assert_eq!(within(None, 30 * MIB, 1300 * MIB), Ok(30 * MIB));
+        assert_eq!(within(Some(100 * MIB), PLENTY, 1300 * MIB), Ok(100 * MIB));
+        let few = within(None, PLENTY, 1100 * MIB).expect_err("few");
+        assert!(
+            few.contains("1100 MiB") && few.contains("needs 1120 MiB"),
+            "{few}"
+        );
+        let few = within(Some(PLENTY), PLENTY, 1300 * MIB).expect_err("few");
+        assert!(few.contains("--memory-limit"), "{few}");
+    }
 
     #[test]
     fn meminfo_is_in_kib() {

@@ -43,6 +43,8 @@ pub struct Signals {
     term: Signal,
     int: Signal,
     hup: Signal,
+    /// A file larger than `ulimit -f` allows: the log loses lines, and that is all.
+    _xfsz: Signal,
 }
 
 impl Signals {
@@ -55,6 +57,7 @@ impl Signals {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             hup: signal(SignalKind::hangup())?,
+            _xfsz: signal(SignalKind::from_raw(libc::SIGXFSZ))?,
         })
     }
 

@@ -257,7 +257,7 @@ def mixed(chosen):
                 raise
             log = mount.log.read_text(errors="replace")
             soak.wrong += [f"the log has: {line}" for line in log.splitlines() if "panicked" in line][:5]
-            if soak.wrong:
+            if soak.wrong or soak.tally.errors():
                 print(f"soak: the log of the mount is {world.set_aside(mount.log, 'soak-mount.log')}", file=sys.stderr)
             soak.show()
     return soak.wrong

@@ -179,7 +179,7 @@ impl MountArgs {
             None => {
                 let at = absolute(self.mountpoint.clone())?;
                 let name = format!("{}/{}{}", source.bucket(), source.prefix(), at.display());
-                log::Destination::in_background(&state_directory()?, &name.replace("//", "/"))
+                log::Destination::in_background(state_directory, &name.replace("//", "/"))?
             }
         };
         let log = log::Settings {
@@ -212,7 +212,7 @@ impl MountArgs {
             gid: self.gid.unwrap_or(gid),
             file_mode: self.file_mode,
             dir_mode: self.dir_mode,
-            memory_limit: self.memory_limit.unwrap_or_else(memory::default_limit),
+            memory_limit: memory::limit(self.memory_limit)?,
             keys,
             metadata_ttl: self.metadata_ttl,
             operation_timeout: self.operation_timeout,

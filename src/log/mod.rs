@@ -79,9 +79,15 @@ const MAX_NAME: usize = 240;
 impl Destination {
     /// Where lines go in the background if the user says nothing: to syslog where there is one, else
     /// to a file in `state`, the user's state directory, named after `mount`, its source and place.
-    pub fn in_background(state: &Path, mount: &str) -> Self {
+    ///
+    /// # Errors
+    /// Those of `state`.
+    pub fn in_background(
+        state: impl FnOnce() -> Result<PathBuf, String>,
+        mount: &str,
+    ) -> Result<Self, String> {
         if Path::new(syslog::SOCKET).exists() {
-            return Self::Syslog;
+            return Ok(Self::Syslog);
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         // The end of it says more.
@@ -90,7 +96,8 @@ impl Destination {
             .chars()
             .map(|c| if allowed(c) { c } else { '-' })
             .collect();
-        Self::OwnFile(state.join("s3credmount").join(format!("{name}.log")))
+        let directory = state()?.join("s3credmount");
+        Ok(Self::OwnFile(directory.join(format!("{name}.log"))))
     }
 }
 
@@ -201,10 +208,10 @@ mod tests {
 
     #[test]
     fn names_of_log_files_are_plain() {
-        let destination = Destination::in_background(Path::new("/state"), "bucket/x y");
-        if destination != Destination::Syslog {
+        let destination = Destination::in_background(|| Ok(PathBuf::from("/state")), "bucket/x y");
+        if destination != Ok(Destination::Syslog) {
             let expected = PathBuf::from("/state/s3credmount/bucket-x-y.log");
-            assert_eq!(destination, Destination::OwnFile(expected));
+            assert_eq!(destination, Ok(Destination::OwnFile(expected)));
         }
     }
 }

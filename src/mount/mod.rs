@@ -121,6 +121,14 @@ pub enum Error {
         /// What to do about it.
         hint: &'static str,
     },
+    /// Of the bucket's part that was named there is nothing.
+    #[error("{location} has no object{hint}")]
+    Nothing {
+        /// Bucket, prefix, server and region.
+        location: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// The bucket may not be read from where this machine is.
     #[error("{location} cannot be read from this machine: {error}; {reasons}")]
     Denied {

@@ -30,9 +30,13 @@ pub(super) async fn probe(
     let request = Request::demand(FIRST_ANSWER);
     let error = match target.first_keys(s3, 1, &request).await {
         Ok(page) => {
-            if page.objects.is_empty() {
-                let text = format!("{} is empty: nothing lies below it", config.source);
-                warn(launcher, &text);
+            if page.objects.is_empty() && config.keys.is_empty() {
+                let location = target.location();
+                let is_file = target.is_file(s3, &request).await;
+                if let Some(hint) = target.misnamed(is_file) {
+                    return Err(Error::Nothing { location, hint });
+                }
+                warn(launcher, &format!("{location} is empty"));
             }
             return Ok(true);
         }

@@ -36,6 +36,37 @@ impl Target<'_> {
         s3.list(query, request).await
     }
 
+    /// What was named, as a key: `BUCKET/PREFIX` may be the name of a file.
+    pub fn key(&self) -> Option<&str> {
+        self.source.prefix().strip_suffix('/')
+    }
+
+    /// Whether what was named is a file.
+    pub async fn is_file(&self, s3: &S3, request: &Request) -> bool {
+        match self.key() {
+            Some(key) => s3.head(key, request).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// What to do where nothing lies below what was named; `None` for a bucket, which may be empty.
+    pub fn misnamed(&self, is_file: bool) -> Option<String> {
+        let (key, bucket) = (self.key()?, self.source.bucket());
+        if !is_file {
+            return Some(format!(
+                " below it. Check how the prefix is written, also upper and lower case; {bucket} \
+                 alone is all of the bucket"
+            ));
+        }
+        let holder = key.rsplit_once('/').map_or_else(
+            || bucket.to_owned(),
+            |(directory, _)| format!("{bucket}/{directory}"),
+        );
+        Some(format!(
+            " below it, as it is a file itself. Name what it lies in: {holder}"
+        ))
+    }
+
     /// Bucket, server and region, for messages.
     pub fn location(&self) -> String {
         let server = self.s3.endpoint_url.as_ref();

@@ -165,6 +165,13 @@ impl Bucket<'_> {
         let page = self.target.first_keys(&self.s3, KEYS, &request).await;
         let page = match page {
             Ok(page) if page.objects.is_empty() => {
+                let is_file = self.target.is_file(&self.s3, &request).await;
+                if let Some(hint) = self.target.misnamed(is_file)
+                    && !is_file
+                {
+                    let location = self.target.location();
+                    return Err(step.failed(format!("{location} has no object{hint}")));
+                }
                 step.note(format!("nothing lies below {}", self.target.source));
                 page
             }
@@ -175,7 +182,7 @@ impl Bucket<'_> {
                 ));
                 page
             }
-            Err(s3::Error::AccessDenied(_)) if self.key().is_some() => {
+            Err(s3::Error::AccessDenied(_)) if self.target.key().is_some() => {
                 step.note("denied: files can be read by name only");
                 Page::default()
             }
@@ -195,7 +202,7 @@ impl Bucket<'_> {
     async fn check_reading(&self, mut candidates: Vec<(String, ETag)>) -> Result<(), String> {
         let step = Step::begin("first byte");
         if candidates.is_empty()
-            && let Some(key) = self.key()
+            && let Some(key) = self.target.key()
         {
             match self.s3.head(key, &Request::demand(ANSWER)).await {
                 Ok(meta) if meta.size > 0 => candidates.push((key.to_owned(), meta.etag)),
@@ -228,18 +235,12 @@ impl Bucket<'_> {
         Ok(())
     }
 
-    /// What was asked for, as a key: `BUCKET/PREFIX` may be the name of a file.
-    fn key(&self) -> Option<&str> {
-        let key = self.target.source.prefix().trim_end_matches('/');
-        (!key.is_empty()).then_some(key)
-    }
-
     fn explained(&self, error: &s3::Error) -> String {
         let location = self.target.location();
         match error {
             s3::Error::AccessDenied(_) => {
                 let reasons = self.target.reasons(self.machine.as_deref());
-                let by_name = match self.key() {
+                let by_name = match self.target.key() {
                     None => {
                         "; a bucket that may not be listed can be checked by the name of a file \
                              (BUCKET/KEY)"

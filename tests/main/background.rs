@@ -167,6 +167,28 @@ fn a_pipe_from_the_shell_closes_when_the_mount_is_ready() {
     mount.unmount();
 }
 
+/// `flock job.lock s3credmount ...`: the lock is the job's, and not the mount's.
+#[test]
+fn what_else_the_shell_has_open_is_closed_when_the_mount_is_ready() {
+    let world = small_world();
+    let mount = Background::new();
+    let lock = mount.directory.path().join("lock");
+    let script =
+        "exec 9>\"$LOCK\" 8</dev/zero; flock -n 9; \"$@\"; exec 9>&-; flock -n \"$LOCK\" true";
+    let mut shell = Command::new("sh");
+    shell.args(["-ec", script, "sh"]).env("LOCK", &lock);
+    let output = mount.start(support::started_by(shell, &program(&world)));
+    assert!(output.status.success(), "{output:?}");
+    let pid = mount.pid().expect("a process");
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors");
+    for descriptor in open {
+        let path = descriptor.expect("a descriptor").path();
+        let target = std::fs::read_link(path).expect("a link");
+        assert_ne!(target, Path::new("/dev/zero"));
+    }
+    mount.unmount();
+}
+
 #[test]
 fn a_failure_is_told_to_the_shell_and_leaves_nothing() {
     let world = small_world();
@@ -362,16 +384,8 @@ fn with_syslog(program: &Command, directory: &Path, syslog: Option<&Path>) -> Co
     command
         .args(["--mount", "sh", "-ec", OWN_DEV, "sh"])
         .arg(dev)
-        .arg(syslog.unwrap_or(Path::new("")))
-        .arg(program.get_program())
-        .args(program.get_args());
-    for (name, value) in program.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    command
+        .arg(syslog.unwrap_or(Path::new("")));
+    support::started_by(command, program)
 }
 
 /// Ends what cannot be unmounted from here, as it is in a namespace of its own.
@@ -396,11 +410,12 @@ fn the_log_goes_to_syslog_where_there_is_one() {
     let socket = mount.directory.path().join("syslog");
     let syslog = UnixDatagram::bind(&socket).expect("a socket");
     syslog.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    let output = mount.start(with_syslog(
-        &program(&world),
-        mount.directory.path(),
-        Some(&socket),
-    ));
+    // As under systemd: no place for a file is needed.
+    let mut homeless = Command::new("env");
+    homeless.args(["-u", "HOME", "-u", "XDG_STATE_HOME"]);
+    let program = support::started_by(homeless, &program(&world));
+    let program = with_syslog(&program, mount.directory.path(), Some(&socket));
+    let output = mount.start(program);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{output:?}");
     assert!(said.contains("log: syslog"), "{said}");

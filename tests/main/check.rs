@@ -285,10 +285,24 @@ fn archived_and_empty_buckets_are_told() {
     let checked = Checked::of(&mut check(&world, BUCKET));
     assert_eq!(checked.status, Some(0));
     assert!(checked.line("first byte").contains("archived"));
-    let checked = Checked::of(&mut check(&world, &format!("{BUCKET}/nothing/here")));
+    let empty = crate::support::world::<&str, &str>([]);
+    let checked = Checked::of(&mut check(&empty, BUCKET));
     assert_eq!(checked.status, Some(0), "{}", checked.message);
     assert!(checked.line("list").starts_with("note"));
     assert!(checked.line("first byte").starts_with("note"));
+}
+
+#[test]
+fn a_part_of_a_bucket_that_does_not_exist() {
+    let world = small_world();
+    let checked = Checked::of(&mut check(&world, &format!("{BUCKET}/nothing/here")));
+    checked.failed_at(
+        "list",
+        &["nothing/here", &world.s3_url(), "how the prefix is written"],
+    );
+    let checked = Checked::of(&mut check(&world, &format!("{BUCKET}/granules/b.nc")));
+    assert_eq!(checked.status, Some(0), "{}", checked.message);
+    assert!(checked.line("first byte").contains("granules/b.nc"));
 }
 
 #[test]

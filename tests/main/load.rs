@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use mock_earthdata::{Content, World};
 
 use crate::ordinary::is_root;
-use crate::support::{BUCKET, Mount, PATIENCE, computed, program, world_with};
+use crate::support::{BUCKET, Mount, PATIENCE, computed, fails, program, started_by, world_with};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -103,6 +103,28 @@ fn a_thousand_readers_at_once() {
     let failed = readers(&mount, 1000, 3, 64 * KIB);
     assert!(failed.is_empty(), "{failed:?}\n{}", mount.log());
     assert_bounded(&mount, 64 * MIB);
+}
+
+/// A batch system's limit of addresses (`ulimit -v`, h_vmem): data takes less, or there is no mount.
+#[test]
+fn few_addresses_are_enough_or_the_mount_says_so() {
+    let with = |world: &World, kib: u64| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -v {kib}; exec \"$@\""), "sh"]);
+        started_by(shell, &program(world))
+    };
+    let world = lean(4, GIB);
+    let mount = Mount::with(with(&world, 1_400_000), BUCKET);
+    let failed = readers(&mount, 200, 40, 256 * KIB);
+    assert!(failed.is_empty(), "{failed:?}\n{}", mount.log());
+    drop(mount);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (status, said) = fails(with(&world, 800_000), BUCKET, directory.path());
+    assert_eq!(status, Some(1), "{said}");
+    assert!(
+        said.contains("ulimit -v") && said.contains("781 MiB"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use mock_earthdata::{Content, World};
 
-use crate::support::{BUCKET, Mount, PATIENCE, bare_program, program, world};
+use crate::support::{BUCKET, Mount, PATIENCE, bare_program, program, started_by, world};
 
 fn small_world() -> World {
     world([("file", "content"), ("other", "o")])
@@ -119,6 +119,31 @@ fn a_full_disk_costs_lines_of_the_log_and_nothing_else() {
     assert_eq!(mount.read("file").len(), 20 << 20);
     assert_eq!(mount.names(""), ["file"]);
     let mut mount = mount;
+    mount.signal(libc::SIGTERM);
+    assert!(mount.wait().success());
+}
+
+/// `ulimit -f`, as batch systems have it: the signal that comes with it ends programs.
+#[test]
+fn a_log_as_large_as_files_may_be_loses_lines_and_nothing_else() {
+    let world = world([("file", Content::Synthetic { size: 20 << 20 })]);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("log");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -f 8; exec \"$@\"", "sh"]);
+    let mut limited = started_by(shell, &program(&world));
+    limited.args(["-vv", "--log-file"]).arg(&file);
+    let mut mount = Mount::with(limited, BUCKET);
+    for _ in 0..50 {
+        assert_eq!(mount.names(""), ["file"]);
+        mount.signal(libc::SIGHUP);
+        assert_eq!(mount.read("file").len(), 20 << 20);
+        if std::fs::metadata(&file).expect("a log").len() >= 8 * 512 {
+            break;
+        }
+    }
+    assert_eq!(std::fs::metadata(&file).expect("a log").len(), 8 * 512);
+    assert_eq!(mount.read("file").len(), 20 << 20);
     mount.signal(libc::SIGTERM);
     assert!(mount.wait().success());
 }

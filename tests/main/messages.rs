@@ -29,6 +29,28 @@ fn a_user_agreement_that_is_found_missing_behind_the_redirects() {
     }
 }
 
+#[test]
+fn a_source_below_which_nothing_lies() {
+    let world = world_with([("dir/file.nc", "content"), ("top.nc", "content")], |_| {});
+    for (part, words) in [
+        ("nosuch", ["test-bucket alone", "how the prefix is written"]),
+        ("dir/file.nc", ["it is a file", "lies in: test-bucket/dir"]),
+        ("top.nc", ["it is a file", "lies in: test-bucket"]),
+    ] {
+        let directory = mountpoint();
+        let source = format!("{BUCKET}/{part}");
+        let (status, message) = fails(program(&world), &source, directory.path());
+        assert_eq!(status, Some(1), "{message}");
+        says(&message, &words);
+        says(&message, &[part, &world.s3_url(), "region"]);
+    }
+    // All of a bucket may be empty.
+    let empty = world_with::<&str, &str>([], |_| {});
+    let mount = Mount::new(&empty);
+    assert!(mount.names("").is_empty());
+    mount.log_with("is empty");
+}
+
 /// Wrong passwords lock an account. When the right one comes, it is refused, too: once.
 #[test]
 fn an_account_that_is_locked() {

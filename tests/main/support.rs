@@ -326,6 +326,18 @@ pub(crate) fn wait(child: &mut Child) -> Option<ExitStatus> {
     None
 }
 
+/// The program, started by another one, whose last arguments it is.
+pub(crate) fn started_by(mut other: Command, program: &Command) -> Command {
+    other.arg(program.get_program()).args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => other.env(name, value),
+            None => other.env_remove(name),
+        };
+    }
+    other
+}
+
 /// Runs a program that is expected to fail to mount; its exit status and stderr.
 pub(crate) fn fails(
     mut program: Command,
