@@ -30,6 +30,8 @@ pub(super) const STREAMS_READ: u64 = 128 << 10;
 pub(super) const LARGE: u64 = 64 << 10;
 /// Sequences that are followed in one object: 64 processes may each read their own part of it.
 const MAX_CURSORS: usize = 128;
+/// A sequence of which none of the last so many reads was is over: twice as many as may be followed.
+const LATELY: u64 = 256;
 /// So many of the last 32 reads that continued nothing mean that readers are all over the object.
 const SCATTERED: u32 = 24;
 /// A sequence that leaves out at least so much each time is worth a request for each step ...
@@ -77,6 +79,8 @@ pub(super) struct Cursors {
     scans: Credit,
     /// Which of the last reads continued nothing, a bit each.
     lone: u32,
+    /// How many reads there have been.
+    reads: u64,
 }
 
 #[derive(Debug)]
@@ -85,6 +89,8 @@ struct Cursor {
     first: u64,
     /// The number of its last run.
     run: usize,
+    /// The number of its last read.
+    used: u64,
     /// The last read; together with the one before if they came as in a swap.
     last: ByteRange,
     /// The one before.
@@ -106,6 +112,7 @@ enum Course {
 impl Cursors {
     /// Notes a read and plans for it. `size` is the object's, `most` the largest window.
     pub(super) fn access(&mut self, read: ByteRange, size: u64, most: u64, now: Instant) -> Plan {
+        self.reads += 1;
         let is_scattered = |lone: u32| lone.count_ones() >= SCATTERED;
         let by_chance = is_scattered(self.lone);
         let near = |i: &usize| self.cursors[*i].distance(read, by_chance);
@@ -125,10 +132,12 @@ impl Cursors {
         };
         let Some(mut cursor) = nearest else {
             if self.cursors.len() == MAX_CURSORS {
-                // A single read is forgotten before a sequence is.
-                let new = |cursor: &Cursor| matches!(cursor.course, Course::New { .. });
-                let oldest = self.cursors.iter().position(new).unwrap_or(0);
-                self.cursors.remove(oldest);
+                // What is over is forgotten first, and a single read before a sequence.
+                let is_over = |cursor: &Cursor| !self.goes_on(cursor);
+                let is_new = |cursor: &Cursor| matches!(cursor.course, Course::New { .. });
+                let mut all = self.cursors.iter();
+                let oldest = all.position(|cursor| is_over(cursor) || is_new(cursor));
+                self.cursors.remove(oldest.unwrap_or(0));
             }
             self.note_run(read);
             let (cursor, plan) = self.begin(read, bounds, now);
@@ -140,6 +149,7 @@ impl Cursors {
             Course::Forward(forward) => std::mem::take(&mut forward.is_guess),
             Course::Backward(_) | Course::Strides(_) => false,
         };
+        cursor.used = self.reads;
         let plan = cursor.advance(read, bounds, now);
         if was_first && matches!(cursor.course, Course::Forward(_)) {
             self.runs.goes_on(cursor.first);
@@ -173,14 +183,20 @@ impl Cursors {
         Some(cursor)
     }
 
-    /// Sequences that are fetched ahead of.
+    /// Sequences that are fetched ahead of, and have not ended yet, as it seems.
     pub(super) fn streams(&self) -> u64 {
         let is_one = |cursor: &&Cursor| match &cursor.course {
             Course::New { .. } => false,
             Course::Forward(forward) => !forward.is_guess,
             Course::Backward(_) | Course::Strides(_) => true,
         };
-        self.cursors.iter().filter(is_one).count() as u64
+        let all = self.cursors.iter().filter(|cursor| self.goes_on(cursor));
+        all.filter(is_one).count() as u64
+    }
+
+    /// Whether more of its reads are to be expected.
+    fn goes_on(&self, cursor: &Cursor) -> bool {
+        self.reads - cursor.used < LATELY
     }
 
     /// Notes the run that was read last, as `read` begins another one elsewhere.
@@ -258,6 +274,7 @@ impl Cursors {
         let cursor = Cursor {
             first: read.len(),
             run: self.rows.begin(read, now),
+            used: self.reads,
             last: read,
             before: None,
             course,

@@ -304,6 +304,27 @@ fn steps_that_lie_close_together_are_fetched_at_once() {
     assert!(ranges <= 100, "{ranges}");
 }
 
+/// All streams share the memory, and those that have ended need none.
+#[test]
+fn streams_that_have_ended_do_not_count() {
+    let (mut cursors, now) = (Cursors::default(), Instant::now());
+    let mut read = |at: u64, pieces: u64| {
+        for piece in 0..pieces {
+            cursors.access(range(at + piece * MIB, MIB), GIB << 10, 64 * MIB, now);
+        }
+        cursors.streams()
+    };
+    let mut random = fastrand::Rng::with_seed(11);
+    let jumps = (0..200).map(|_| read(random.u64(1..GIB) * KIB, 16));
+    let most = jumps.max().expect("some");
+    assert!(most > 8 && most <= LATELY / 16 + 1, "{most}");
+    assert_eq!(read(GIB << 9, LATELY), 1);
+    let rounds = (0..4).flat_map(|round| (0..64).map(move |nth| (round, nth)));
+    let together =
+        rounds.map(|(round, nth)| read((600 + nth) * GIB + nth * nth * 7 * MIB + round * MIB, 1));
+    assert!(together.last() >= Some(60));
+}
+
 /// As where many share a slow network.
 #[test]
 fn scans_end_where_they_make_nobody_faster() {
