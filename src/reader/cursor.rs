@@ -6,6 +6,8 @@
 //! fetches ahead ([`super::forward`], [`super::backward`], [`super::strides`], [`super::scan`]). What is
 //! learnt of sequences that end ([`super::runs`], [`super::rows`]) says what comes along with the start of the next one.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::backward::Backward;
@@ -30,8 +32,10 @@ pub(super) const STREAMS_READ: u64 = 128 << 10;
 pub(super) const LARGE: u64 = 64 << 10;
 /// Sequences that are followed in one object: 64 processes may each read their own part of it.
 const MAX_CURSORS: usize = 128;
-/// A sequence of which none of the last so many reads was is over: twice as many as may be followed.
-const LATELY: u64 = 256;
+/// A sequence of which none of the last so many reads was is over: of those that may be followed, some get ahead.
+const LATELY: u64 = 8 * MAX_CURSORS as u64;
+/// One that nobody read for so long has no use for much memory.
+const PAUSE: Duration = Duration::from_secs(2);
 /// So many of the last 32 reads that continued nothing mean that readers are all over the object.
 const SCATTERED: u32 = 24;
 /// A sequence that leaves out at least so much each time is worth a request for each step ...
@@ -89,8 +93,8 @@ struct Cursor {
     first: u64,
     /// The number of its last run.
     run: usize,
-    /// The number of its last read.
-    used: u64,
+    /// The number of its last read, and when that was.
+    used: (u64, Instant),
     /// The last read; together with the one before if they came as in a swap.
     last: ByteRange,
     /// The one before.
@@ -133,7 +137,7 @@ impl Cursors {
         let Some(mut cursor) = nearest else {
             if self.cursors.len() == MAX_CURSORS {
                 // What is over is forgotten first, and a single read before a sequence.
-                let is_over = |cursor: &Cursor| !self.goes_on(cursor);
+                let is_over = |cursor: &Cursor| self.reads - cursor.used.0 >= LATELY;
                 let is_new = |cursor: &Cursor| matches!(cursor.course, Course::New { .. });
                 let mut all = self.cursors.iter();
                 let oldest = all.position(|cursor| is_over(cursor) || is_new(cursor));
@@ -149,7 +153,7 @@ impl Cursors {
             Course::Forward(forward) => std::mem::take(&mut forward.is_guess),
             Course::Backward(_) | Course::Strides(_) => false,
         };
-        cursor.used = self.reads;
+        cursor.used = (self.reads, now);
         let plan = cursor.advance(read, bounds, now);
         if was_first && matches!(cursor.course, Course::Forward(_)) {
             self.runs.goes_on(cursor.first);
@@ -183,20 +187,18 @@ impl Cursors {
         Some(cursor)
     }
 
-    /// Sequences that are fetched ahead of, and have not ended yet, as it seems.
-    pub(super) fn streams(&self) -> u64 {
+    /// Sequences that are fetched ahead of, and are read by now.
+    pub(super) fn streams(&self, now: Instant) -> u64 {
         let is_one = |cursor: &&Cursor| match &cursor.course {
             Course::New { .. } => false,
             Course::Forward(forward) => !forward.is_guess,
             Course::Backward(_) | Course::Strides(_) => true,
         };
-        let all = self.cursors.iter().filter(|cursor| self.goes_on(cursor));
+        let all = self
+            .cursors
+            .iter()
+            .filter(|cursor| now < cursor.used.1 + PAUSE);
         all.filter(is_one).count() as u64
-    }
-
-    /// Whether more of its reads are to be expected.
-    fn goes_on(&self, cursor: &Cursor) -> bool {
-        self.reads - cursor.used < LATELY
     }
 
     /// Notes the run that was read last, as `read` begins another one elsewhere.
@@ -274,7 +276,7 @@ impl Cursors {
         let cursor = Cursor {
             first: read.len(),
             run: self.rows.begin(read, now),
-            used: self.reads,
+            used: (self.reads, now),
             last: read,
             before: None,
             course,

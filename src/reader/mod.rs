@@ -264,7 +264,7 @@ impl OpenObject {
             plan.ahead.extend(along);
         }
         if size > random::WHOLE {
-            let streams = access.cursors.streams();
+            let streams = access.cursors.streams(now);
             self.reader().count_streams(access.counted_streams, streams);
             access.counted_streams = streams;
         }
