@@ -89,9 +89,9 @@ def at_random(name, block, workers, count, mapped=False):
     return Work(name, title, "reads/s", [f"one/random.bin:1:{GIB}"], job)
 
 
-def pieces(name, title, offsets_and_lengths):
+def pieces(name, title, offsets_and_lengths, unit="MB/s"):
     job = {"kind": "pieces", "keys": ["one/pieces.bin"], "workers": 1, "pieces": offsets_and_lengths}
-    return Work(name, title, "MB/s", [f"one/pieces.bin:1:{GIB}"], job)
+    return Work(name, title, unit, [f"one/pieces.bin:1:{GIB}"], job)
 
 
 def tiles():
@@ -112,6 +112,22 @@ def columns():
 
 def backward():
     return [(GIB - (nth + 1) * MIB, MIB) for nth in range(200)]
+
+
+def headers():
+    """What `tar -t` reads of an archive of files of 1 to 5 MiB."""
+    numbers = random.Random(SEED)
+    offset, read = 0, []
+    while offset < 900 * MIB:
+        read.append((offset, 10 * KIB))
+        offset += numbers.randrange(MIB, 5 * MIB) // 512 * 512
+    return read
+
+
+def winds():
+    """A row of u and one of v, each from an array of its own, step by step."""
+    steps = [((step * 3_000_001, 64 * KIB), (512 * MIB + step * 5_000_001, 128 * KIB)) for step in range(100)]
+    return [row for rows in steps for row in rows]
 
 
 def sample(name, title, job=None):
@@ -138,6 +154,14 @@ def small(name, count, workers):
     job = {"kind": "files", "keys": keys, "workers": workers, "length": 100 * KIB}
     how = "in turn" if workers == 1 else f"by {workers} processes"
     return Work(name, f"{count:,} files of 100 KiB, {how}", "files/s", [f"small:{count}:{100 * KIB}"], job)
+
+
+def each_fourth(name, count):
+    """One hour of the four that a directory has of each day."""
+    keys = [f"hours/{index:08}.bin" for index in range(0, 4 * count, 4)]
+    job = {"kind": "files", "keys": keys, "workers": 1, "length": 300 * KIB}
+    title = f"each fourth of {4 * count} files of 300 KiB"
+    return Work(name, title, "files/s", [f"hours:{4 * count}:{300 * KIB}"], job)
 
 
 def cold(name, directory, objects, each, count):
@@ -183,6 +207,9 @@ def works(quick):
         pieces("tiles", "10 windows of 4 x 4 tiles of 190 KiB", tiles()),
         pieces("columns", "Parquet, 4 of the columns of 16 row groups", columns()),
         pieces("backward", "200 MiB backward, by 1 MiB", backward()),
+        pieces("headers", "headers of an archive's members, as tar -t", headers(), "reads/s"),
+        pieces("winds", "rows of two arrays in turn", winds(), "reads/s"),
+        each_fourth("fourth", 100),
         of_one("strided", "1 MiB of each 17 MiB, one stream", "whole", 1, shared, skip=16 * MIB),
         of_one("same-object-64", f"64 processes, each all of one {size(shared)}", "whole", 64, shared, patience=3),
         of_one("parts-64", f"64 processes, each its part of one {size(shared)}", "parts", 64, shared),
@@ -213,7 +240,7 @@ def works(quick):
 
 # Left out by --quick: 3 minutes are short, and others say nearly the same, or take longer.
 NOT_QUICK = ("streams-4", "random-64k-1", "mmap-faults-1", "mmap-faults-16", "strided", "same-object-64", "parts-64")
-NOT_QUICK += ("stream-64k", "files-20m", "tiles", "columns", "backward")
+NOT_QUICK += ("stream-64k", "files-20m", "tiles", "columns", "backward", "headers", "winds", "fourth")
 NOT_QUICK += ("open-1000", "hdf5-slices", "netcdf-box", "netcdf-variable", "cog-overview", "ls-again")
 # Only where --works names it: peers take half an hour.
 ONLY_NAMED = ("ls-million",)
