@@ -104,6 +104,10 @@ impl Launcher for Shell {
     }
 
     fn ready(&self, greeting: &str) -> std::io::Result<()> {
+        // Until now it may have been a login (`--token-file <(...)`), and the shell goes on with the message.
+        for number in &self.inherited {
+            let _ = nix::unistd::close(*number);
+        }
         let message = Message::Ready(greeting.to_owned());
         // If the shell's process was interrupted, nobody wants this mount any more.
         self.send(&message)?;
@@ -112,10 +116,6 @@ impl Launcher for Shell {
         nix::unistd::dup2_stdin(&null)?;
         nix::unistd::dup2_stdout(&null)?;
         nix::unistd::dup2_stderr(&null)?;
-        // Until now it may have been a login: `--token-file <(...)`.
-        for number in &self.inherited {
-            let _ = nix::unistd::close(*number);
-        }
         Ok(())
     }
 }
