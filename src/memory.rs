@@ -32,7 +32,7 @@ fn within(asked: Option<u64>, default: u64, addresses: u64) -> Result<u64, Strin
     if most >= asked.unwrap_or(LEAST.min(default)) {
         return Ok(asked.unwrap_or(default.min(most)));
     }
-    let least = asked.map_or(LEAST, |asked| asked) / 2 * 3 + ELSE;
+    let least = asked.unwrap_or(LEAST) / 2 * 3 + ELSE;
     Err(format!(
         "this process may have {} MiB of addresses, and needs {} MiB: raise the limit (ulimit -v; h_vmem of a \
          batch system){}",

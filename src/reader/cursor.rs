@@ -17,7 +17,7 @@ use super::random::WHOLE;
 use super::rows::Rows;
 use super::runs::Runs;
 use super::scan::Scan;
-use super::strides::{PAGE, Strides};
+use super::strides::Strides;
 use crate::cache::BLOCK;
 use crate::s3::ByteRange;
 
@@ -390,18 +390,11 @@ impl Cursor {
         }
         if let Course::Forward(forward) = &mut self.course {
             let is_skip = read.start() >= forward.next + LEAST_SKIP;
-            let is_equal = before_that.is_some_and(|first| {
-                let step = before.start().abs_diff(first.start());
-                step.abs_diff(read.start() - before.start().min(read.start())) <= PAGE
-            });
-            forward.skips = if is_skip && is_equal {
-                forward.skips + 1
-            } else {
-                0
-            };
+            let strides = before_that.and_then(|first| Strides::of([first, before, read]));
+            let strides = strides.filter(|_| is_skip);
+            forward.skips = strides.as_ref().map_or(0, |_| forward.skips + 1);
             if forward.skips >= SKIPS
-                && let Some(mut strides) =
-                    before_that.and_then(|first| Strides::of([first, before, read]))
+                && let Some(mut strides) = strides
             {
                 plan.ahead = strides.ahead(size, most);
                 self.course = Course::Strides(strides);

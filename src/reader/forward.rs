@@ -171,12 +171,10 @@ impl Forward {
         } else if self.starved && self.tries == 0 && is_gain(rate, self.rate) {
             // It was faster with short GETs.
             self.tries = TRIES;
+        } else if self.starved {
+            self.tries = self.tries.saturating_sub(1);
         } else {
-            self.tries = if self.starved {
-                self.tries.saturating_sub(1)
-            } else {
-                0
-            };
+            self.tries = 0;
         }
         self.starved = false;
         self.judged = Some((now, self.next));

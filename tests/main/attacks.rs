@@ -6,7 +6,7 @@ use mock_earthdata::{Answer, DEFAULT_PASSWORD, DEFAULT_TOKEN, World};
 
 use crate::failing::{refusal, says, small_world, with_password, with_token};
 use crate::scripted::{Scripted, header, reply};
-use crate::support::{program_at, world_with};
+use crate::support::{self, program_at, world_with};
 
 /// A server that is told nothing.
 fn trap(ip: &str) -> Scripted {
@@ -154,12 +154,7 @@ fn at_login_host(command: Command, login: &Scripted) -> Command {
             arguments.next();
         }
     }
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => copy.env(name, value),
-            None => copy.env_remove(name),
-        };
-    }
+    support::take_environment(&mut copy, &command);
     copy
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::messages::metadata;
 use crate::ordinary::{as_ordinary_user, can_mount, device_of_mode};
-use crate::support::{BUCKET, bare_program, program, world, world_with};
+use crate::support::{self, BUCKET, bare_program, program, world, world_with};
 
 fn small_world() -> World {
     world([
@@ -31,12 +31,7 @@ fn reordered(command: &Command) -> Command {
     let args: Vec<_> = command.get_args().collect();
     let at = args.iter().position(|arg| *arg == "check").expect("check");
     sorted.args(&args[at..]).args(&args[..at]);
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => sorted.env(name, value),
-            None => sorted.env_remove(name),
-        };
-    }
+    support::take_environment(&mut sorted, command);
     sorted
 }
 

@@ -9,7 +9,9 @@ use mock_earthdata::{Answer, Content, DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_U
 use tempfile::TempDir;
 
 use crate::failing::{mountpoint, refusal, says, small_world, with_password};
-use crate::support::{BUCKET, Mount, PATIENCE, is_mount_point, program, program_at, world_with};
+use crate::support::{
+    self, BUCKET, Mount, PATIENCE, is_mount_point, program, program_at, world_with,
+};
 
 /// A directory that is not there yet, in one that is removed in the end.
 fn cache() -> (TempDir, PathBuf) {
@@ -429,12 +431,7 @@ fn a_check_logs_in_whatever_others_share_but_sends_no_refused_password() {
         let given = with_password(sharing(command, &cache), password);
         let mut check = Command::new(given.get_program());
         check.arg("check").args(given.get_args()).arg(BUCKET);
-        for (name, value) in given.get_envs() {
-            match value {
-                Some(value) => check.env(name, value),
-                None => check.env_remove(name),
-            };
-        }
+        support::take_environment(&mut check, &given);
         let output = check.output().expect("it runs");
         (
             output.status.success(),

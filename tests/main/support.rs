@@ -329,13 +329,18 @@ pub(crate) fn wait(child: &mut Child) -> Option<ExitStatus> {
 /// The program, started by another one, whose last arguments it is.
 pub(crate) fn started_by(mut other: Command, program: &Command) -> Command {
     other.arg(program.get_program()).args(program.get_args());
-    for (name, value) in program.get_envs() {
+    take_environment(&mut other, program);
+    other
+}
+
+/// Gives `command` what `of` has of variables of its own.
+pub(crate) fn take_environment(command: &mut Command, of: &Command) {
+    for (name, value) in of.get_envs() {
         match value {
-            Some(value) => other.env(name, value),
-            None => other.env_remove(name),
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
         };
     }
-    other
 }
 
 /// Runs a program that is expected to fail to mount; its exit status and stderr.

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::failing::{mountpoint, says, small_world};
 use crate::ordinary::{is_root, private_mounts};
-use crate::support::{BUCKET, Mount, PATIENCE, is_mount_point, program};
+use crate::support::{self, BUCKET, Mount, PATIENCE, is_mount_point, program};
 
 /// Everything of a user in one directory: home, runtime and temporary files.
 struct Home(TempDir);
@@ -38,17 +38,9 @@ impl Home {
     /// The program as it runs by default, whatever the umask.
     fn program(&self, world: &World, has_runtime_directory: bool) -> Command {
         let given = program(world);
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", "umask 0; exec \"$@\"", "sh"])
-            .arg(given.get_program())
-            .args(given.get_args());
-        for (name, value) in given.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "umask 0; exec \"$@\"", "sh"]);
+        let mut command = support::started_by(shell, &given);
         command
             .env("HOME", self.0.path())
             .env("TMPDIR", self.path("tmp"))
