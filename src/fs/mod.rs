@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use along::Along;
 use directory::OpenDirectory;
 use handles::Handles;
-use siblings::{Ahead, Siblings};
+use siblings::{Ahead, Room, Siblings};
 
 use crate::cache::Slice;
 use crate::namespace::{Answer, Dir, Entry, Namespace, Node, Revision, looks_like_a_file};
@@ -263,8 +263,12 @@ impl Fs {
             files.retain(|file| !file.meta.storage.is_archived());
             files
         };
-        let (most, now) = (self.reader.most_ahead(), tokio::time::Instant::now());
-        self.siblings.read(&object.key, most, now, after)
+        let room = Room {
+            starts: self.reader.most_starts(object),
+            whole: self.reader.most_ahead(),
+        };
+        let now = tokio::time::Instant::now();
+        self.siblings.read(&object.key, room, now, after)
     }
 
     /// The key of an open file, for messages.

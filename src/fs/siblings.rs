@@ -63,6 +63,13 @@ struct Run {
     used: Instant,
 }
 
+/// What may be fetched ahead at most: first bytes of so many files, and so many bytes of whole ones.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    pub(super) starts: usize,
+    pub(super) whole: u64,
+}
+
 /// Files to fetch ahead.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
@@ -73,12 +80,12 @@ pub(super) struct Ahead {
 }
 
 impl Siblings {
-    /// Notes that the file `key` is read from its start, and says what to fetch ahead, `most` bytes of
-    /// whole files. `after` gives the next files of the directory, as far as they are known, in order.
+    /// Notes that the file `key` is read from its start, and says what to fetch ahead within `room`.
+    /// `after` gives the next files of the directory, as far as they are known, in order.
     pub(super) fn read(
         &self,
         key: &Arc<str>,
-        most: u64,
+        mut room: Room,
         now: Instant,
         after: impl Fn(&str, usize) -> Vec<Arc<ObjectVersion>>,
     ) -> Ahead {
@@ -104,7 +111,8 @@ impl Siblings {
         run.used = now;
         let shares = |other: &&Run| other.through > 0 && now < other.used + ACTIVE;
         let share = 1 + runs.iter().filter(shares).count() as u64;
-        let mut ahead = run.ahead(most / share, &after);
+        room.whole /= share;
+        let mut ahead = run.ahead(room, &after);
         // What another run is at, it fetches itself.
         for files in [&mut ahead.first, &mut ahead.whole] {
             files.retain(|file| !runs.iter().any(|other| other.covers(&file.key)));
@@ -210,26 +218,26 @@ impl Run {
 
     fn ahead(
         &mut self,
-        most: u64,
+        room: Room,
         after: impl Fn(&str, usize) -> Vec<Arc<ObjectVersion>>,
     ) -> Ahead {
         let Some(step) = self.each() else {
             return Ahead::default();
         };
-        let count = (self.read / 4).clamp(AHEAD.0, AHEAD.1);
+        let count = (self.read / 4).clamp(AHEAD.0, AHEAD.1).min(room.starts);
         let files = after(&self.last, step * count);
         let files: Vec<_> = files.into_iter().skip(step - 1).step_by(step).collect();
         // Several processes have as many files open that they have not read to their end yet.
         let (read, through) = self.lately;
         let is_whole = self.through >= WHOLE_EVIDENCE && through >= read / 2;
-        let mut room = if is_whole {
-            most.min(self.bytes / 2)
+        let mut bytes = if is_whole {
+            room.whole.min(self.bytes / 2)
         } else {
             0
         };
         let fits = |file: &&Arc<ObjectVersion>| {
-            let rest = room.checked_sub(file.meta.size);
-            room = rest.unwrap_or(room);
+            let rest = bytes.checked_sub(file.meta.size);
+            bytes = rest.unwrap_or(bytes);
             rest.is_some()
         };
         let whole = files.iter().take_while(fits).cloned().collect();
@@ -277,6 +285,14 @@ mod tests {
     /// Of each file.
     const SIZE: u64 = 20 << 20;
 
+    /// For the start of any number of files.
+    fn room(whole: u64) -> Room {
+        Room {
+            starts: usize::MAX,
+            whole,
+        }
+    }
+
     struct Directory(Vec<Arc<ObjectVersion>>);
 
     impl Directory {
@@ -319,7 +335,7 @@ mod tests {
             for i in order {
                 in_time += usize::from(fetched.contains_key(&i));
                 let after = |key: &str, most| self.after(key, most);
-                let ahead = siblings.read(&self.0[i].key, 0, Instant::now(), after);
+                let ahead = siblings.read(&self.0[i].key, room(0), Instant::now(), after);
                 for file in ahead.first {
                     let at = usize::try_from(file.number.get() - 1).expect("small");
                     *fetched.entry(at).or_default() += 1;
@@ -367,7 +383,7 @@ mod tests {
         let mut fetched = Vec::new();
         for (i, file) in directory.0.iter().enumerate().take(count) {
             let after = |key: &str, most| directory.after(key, most);
-            let ahead = siblings.read(&file.key, most, Instant::now(), after);
+            let ahead = siblings.read(&file.key, room(most), Instant::now(), after);
             fetched.extend(ahead.whole.iter().map(|file| file.number.get() - 1));
             if i % 4 < through(i) {
                 siblings.read_through(&file.key, file.meta.size);
@@ -409,7 +425,7 @@ mod tests {
             for (directory, most) in directories.iter().zip(&mut most) {
                 let file = &directory.0[nth];
                 let after = |key: &str, most| directory.after(key, most);
-                let ahead = siblings.read(&file.key, 8 * SIZE, Instant::now(), after);
+                let ahead = siblings.read(&file.key, room(8 * SIZE), Instant::now(), after);
                 let furthest = ahead.whole.last().map_or(0, |file| file.number.get() - 1);
                 *most = furthest.saturating_sub(nth as u64).max(*most);
                 siblings.read_through(&file.key, SIZE);

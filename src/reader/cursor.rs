@@ -61,6 +61,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// To fetch what is absent of a read, and nothing else.
+    pub(super) fn of(read: ByteRange) -> Self {
+        Self::new(read, false)
+    }
+
     fn new(read: ByteRange, random: bool) -> Self {
         Self {
             fetch: read,

@@ -12,6 +12,7 @@ mod cursor;
 mod first;
 mod forward;
 mod head;
+mod places;
 mod random;
 mod rows;
 mod runs;
@@ -60,6 +61,7 @@ pub struct Reader {
     /// Bytes of the objects that are open and were fetched whole.
     whole: AtomicU64,
     heads: head::Heads,
+    places: places::Places,
     /// How the objects that are open are read, by the number of the version.
     accesses: Mutex<HashMap<NonZeroU64, Weak<Shared>>>,
 }
@@ -74,6 +76,7 @@ impl Reader {
             streams: AtomicU64::new(0),
             whole: AtomicU64::new(0),
             heads: head::Heads::default(),
+            places: places::Places::default(),
             accesses: Mutex::default(),
         })
     }
@@ -88,6 +91,8 @@ impl Reader {
                 reader: Arc::clone(self),
                 number,
                 head: head::Head::default(),
+                size: object.meta.size,
+                fetched: AtomicU64::new(0),
                 at: Arc::default(),
                 access: Mutex::default(),
             });
@@ -98,6 +103,7 @@ impl Reader {
             object,
             shared,
             read: AtomicU64::new(0),
+            is_much: AtomicBool::new(false),
             is_through: AtomicBool::new(false),
         }
     }
@@ -105,14 +111,22 @@ impl Reader {
     /// Fetches what a first read of `len` bytes at its start would fetch of an object that is probably
     /// read next, as far as there is memory for it.
     pub fn fetch_start(self: &Arc<Self>, object: Arc<ObjectVersion>, len: u64) {
-        let Some(range) = cursor::first_fetch(len, object.meta.size) else {
-            return;
-        };
-        let part = (range.len() / 4)
-            .next_multiple_of(BLOCK)
-            .clamp(forward::START, PART);
+        let size = object.meta.size;
+        if let Some(range) = cursor::first_fetch(len, size) {
+            let part = (range.len() / 4)
+                .next_multiple_of(BLOCK)
+                .clamp(forward::START, PART);
+            self.fetch_for_later(&object, range, part);
+        }
+        for place in self.places.of(&object) {
+            self.fetch_for_later(&object, place, forward::START);
+        }
+    }
+
+    /// Fetches what is absent of a range, in GETs of `part` bytes, whether the object is open or not.
+    fn fetch_for_later(self: &Arc<Self>, object: &Arc<ObjectVersion>, range: ByteRange, part: u64) {
         for part in parts(range, part) {
-            let (reader, object) = (Arc::clone(self), Arc::clone(&object));
+            let (reader, object) = (Arc::clone(self), Arc::clone(object));
             let fetch = async move { fetch_part(&reader, &object, part).await };
             spawn(fetch.in_current_span());
         }
@@ -131,6 +145,13 @@ impl Reader {
         (self.cache.limit() / 4).min(MAX_WINDOW)
     }
 
+    /// Of how many objects like `object` that are not open yet the start may be fetched.
+    pub fn most_starts(&self, object: &ObjectVersion) -> usize {
+        let places = self.places.of(object).into_iter().map(ByteRange::len);
+        let start = cursor::HEADER + places.sum::<u64>();
+        usize::try_from(self.most_ahead() / start).unwrap_or(usize::MAX)
+    }
+
     /// What one stream may have in flight, in bytes: half of the memory belongs to them all.
     fn window(&self) -> u64 {
         let streams = self.streams.load(Ordering::Relaxed).max(1);
@@ -145,6 +166,7 @@ pub struct OpenObject {
     shared: Arc<Shared>,
     /// Bytes that were read.
     read: AtomicU64,
+    is_much: AtomicBool,
     is_through: AtomicBool,
 }
 
@@ -155,6 +177,9 @@ struct Shared {
     reader: Arc<Reader>,
     number: NonZeroU64,
     head: head::Head,
+    size: u64,
+    /// Bytes that its readers fetched.
+    fetched: AtomicU64,
     /// Where a random read waited last.
     at: Arc<AtomicU64>,
     access: Mutex<Access>,
@@ -165,6 +190,8 @@ struct Shared {
 struct Access {
     cursors: Cursors,
     width: Width,
+    /// From the first read on.
+    visit: Option<places::Visit>,
     /// Reads that wait for S3.
     waiting: u32,
     /// Fetches ahead under way.
@@ -185,11 +212,12 @@ impl OpenObject {
         self.read.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether by now nearly all of it was read: says so once.
+    /// Whether by now nearly all of it was read, or so much that files like it come whole: says so once.
     pub fn was_just_read_through(&self) -> bool {
         let nearly_all = self.object.meta.size / 8 * 7;
-        self.read.load(Ordering::Relaxed) > nearly_all
-            && !self.is_through.swap(true, Ordering::Relaxed)
+        let is_through =
+            self.is_much.load(Ordering::Relaxed) || self.read.load(Ordering::Relaxed) > nearly_all;
+        is_through && !self.is_through.swap(true, Ordering::Relaxed)
     }
 
     fn reader(&self) -> &Arc<Reader> {
@@ -254,9 +282,23 @@ impl OpenObject {
     fn plan(&self, wanted: ByteRange) -> Plan {
         let Shared { reader, head, .. } = &*self.shared;
         head.read(&reader.heads, &self.object.key, cursor::HEADER, wanted);
-        let mut access = self.access();
-        let window = self.reader().window();
         let size = self.object.meta.size;
+        let mut access = self.access();
+        let visit = access.visit.get_or_insert_with(|| {
+            let visit = reader.places.visit(&self.object);
+            for place in visit.expected() {
+                reader.fetch_for_later(&self.object, *place, forward::START);
+            }
+            visit
+        });
+        let is_foreseen = visit.read(wanted);
+        if visit.is_just_much() {
+            self.is_much.store(true, Ordering::Relaxed);
+        }
+        if is_foreseen {
+            return Plan::of(wanted);
+        }
+        let window = self.reader().window();
         let now = Instant::now();
         let mut plan = access.cursors.access(wanted, size, window, now);
         if plan.is_header {
@@ -354,6 +396,8 @@ impl OpenObject {
     fn spawn_fetch(&self, fill: Fill, request: Request) -> AbortHandle {
         let reader = Arc::clone(self.reader());
         let object = Arc::clone(&self.object);
+        let bytes = fill.rest().map_or(0, ByteRange::len);
+        self.shared.fetched.fetch_add(bytes, Ordering::Relaxed);
         let fetch = async move { fetch(&reader, &object, fill, request).await };
         // A read is traceable down to the requests that it caused.
         spawn(fetch.in_current_span()).abort_handle()
@@ -363,7 +407,11 @@ impl OpenObject {
 /// A closed file stops fetching ahead.
 impl Drop for Shared {
     fn drop(&mut self) {
-        let access = lock(&self.access);
+        let mut access = lock(&self.access);
+        if let Some(visit) = access.visit.take() {
+            let fetched = self.fetched.load(Ordering::Relaxed) + access.whole;
+            visit.end(fetched > self.size / 4 * 3);
+        }
         for fetch in &access.ahead {
             fetch.abort();
         }

@@ -1,0 +1,388 @@
+//! Places: where files of like names are read.
+//!
+//! The files of a collection are written by one program, and a job reads each of them alike: the same box
+//! of each day, the attributes of each granule. What two of them were read at is fetched of the next one
+//! along with its first bytes, in one round trip instead of one for each place; [`Reader::fetch_start`] does
+//! so before it is opened. Files of like names are those whose names differ in digits only, whatever their
+//! directory. In files whose parts are compressed, the metadata mostly stays where it is, and the data does
+//! not: places where only one file was read are forgotten again. Collections whose files come whole all the
+//! same, as readers of each wait too often elsewhere, are given up.
+//!
+//! [`Reader::fetch_start`]: super::Reader::fetch_start
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::{NonZeroU64, NonZeroUsize};
+
+use lru::LruCache;
+
+use super::cursor::HEADER;
+use crate::s3::{ByteRange, ObjectVersion};
+use crate::sync::{Arc, Mutex, lock};
+
+/// A place is so many bytes. With 25 ms to the first of them, the others cost nothing.
+const PLACE: u64 = 16 << 10;
+/// Places with no more than this between them come with one request.
+const GAP: u64 = 64 << 10;
+/// Who reads more of a file than so many bytes, or than this part of it, reads on, or reads all of it.
+const MOST: u64 = 16 << 20;
+const MOST_PART: u64 = 2;
+/// Places that lie in more ranges than so many come sooner with the whole file.
+const MOST_RANGES: usize = 128;
+/// Collections that are remembered, those used last.
+const COLLECTIONS: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
+/// Places of one that are remembered.
+const REMEMBERED: usize = 4096;
+/// What a place has is one for each file that was read there, up to a most, and each file that was not leaves
+/// so much of it.
+const MOST_HAD: f32 = 2.5;
+const LEFT: f32 = 0.6;
+/// With so much it is fetched: two files in a row were read there, or half of the latest.
+const ENOUGH: f32 = 1.58;
+/// With less it is forgotten.
+const LEAST_HAD: f32 = 0.2;
+/// Programs open a file more than once, to see what it is, and to read it: so many files that were closed
+/// are still the same when they are opened again.
+const CLOSED: usize = 16;
+/// So many files closed are something to learn from.
+const EVIDENCE: usize = 2;
+/// A file that comes whole in spite of its places counts so much, one that does not one less; with so much
+/// a collection is given up.
+const IN_VAIN: (u32, u32) = (2, 4);
+
+/// The collections that a mount knows, by the names of their files.
+#[derive(Debug)]
+pub(super) struct Places(Mutex<LruCache<Box<str>, Arc<Mutex<Collection>>>>);
+
+#[derive(Debug, Default)]
+struct Collection {
+    /// What each place has, by its number.
+    places: BTreeMap<u64, f32>,
+    /// Files that were closed last, by the number of the version, and what was foreseen of each.
+    closed: VecDeque<(NonZeroU64, Vec<ByteRange>)>,
+    in_vain: u32,
+    /// Who reads so many places of a file is one of those for whom it came whole.
+    much: usize,
+}
+
+/// One file, from its first read on.
+#[derive(Debug)]
+pub(super) struct Visit {
+    collection: Arc<Mutex<Collection>>,
+    number: NonZeroU64,
+    /// Places that were read behind the header, and how many may be.
+    read: BTreeSet<u64>,
+    most: usize,
+    /// What was foreseen, in order; whether there were others to learn from.
+    expected: Vec<ByteRange>,
+    is_informed: bool,
+    is_much: bool,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(COLLECTIONS)))
+    }
+}
+
+impl Places {
+    /// Where `object` will be read behind its header, in order.
+    pub(super) fn of(&self, object: &ObjectVersion) -> Vec<ByteRange> {
+        let collection = self.collection(&object.key);
+        lock(&collection).expected(object.meta.size)
+    }
+
+    /// Notes that `object` is read from now on.
+    pub(super) fn visit(&self, object: &ObjectVersion) -> Visit {
+        let shared = self.collection(&object.key);
+        let size = object.meta.size;
+        let collection = lock(&shared);
+        let mut closed = collection.closed.iter();
+        let again = closed.find(|(number, _)| *number == object.number);
+        let expected = again.map_or_else(|| collection.expected(size), |(_, same)| same.clone());
+        let is_informed = collection.closed.len() >= EVIDENCE;
+        drop(collection);
+        let most = usize::try_from(MOST.min(size / MOST_PART) / PLACE).unwrap_or(usize::MAX);
+        Visit {
+            collection: shared,
+            number: object.number,
+            read: BTreeSet::new(),
+            most,
+            expected,
+            is_informed,
+            is_much: false,
+        }
+    }
+
+    fn collection(&self, key: &str) -> Arc<Mutex<Collection>> {
+        let name = key.rsplit('/').next().unwrap_or(key);
+        let name: String = name.chars().filter(|c| !c.is_ascii_digit()).collect();
+        let mut collections = lock(&self.0);
+        Arc::clone(collections.get_or_insert(name.into(), Arc::default))
+    }
+}
+
+impl Collection {
+    fn is_given_up(&self) -> bool {
+        self.in_vain >= IN_VAIN.1
+    }
+
+    /// What the next file of `size` bytes will be read at.
+    fn expected(&self, size: u64) -> Vec<ByteRange> {
+        let mut ranges: Vec<ByteRange> = Vec::new();
+        if self.is_given_up() {
+            return ranges;
+        }
+        for (place, _) in self.places.iter().filter(|(_, has)| **has >= ENOUGH) {
+            let start = place * PLACE;
+            let last = ranges.pop_if(|last| start <= last.end() + GAP);
+            let begun = last.map_or(start, ByteRange::start);
+            match ByteRange::new(begun, size.min(start + PLACE)) {
+                Some(range) => ranges.push(range),
+                None => break,
+            }
+        }
+        let bytes: u64 = ranges.iter().copied().map(ByteRange::len).sum();
+        if ranges.len() > MOST_RANGES || bytes > MOST {
+            ranges.clear();
+        }
+        ranges
+    }
+
+    fn read(&mut self, place: u64) {
+        if self.places.len() < REMEMBERED || self.places.contains_key(&place) {
+            let has = self.places.entry(place).or_default();
+            *has = (*has + 1.0).min(MOST_HAD);
+        }
+    }
+
+    /// Notes that a file was read at these places only.
+    fn keep(&mut self, read: &BTreeSet<u64>) {
+        self.places.retain(|place, has| {
+            if !read.contains(place) {
+                *has *= LEFT;
+            }
+            *has >= LEAST_HAD
+        });
+    }
+
+    /// The file is none that is read in places.
+    fn take_back(&mut self, read: &BTreeSet<u64>) {
+        for place in read {
+            if let Some(has) = self.places.get_mut(place) {
+                *has -= 1.0;
+            }
+        }
+    }
+}
+
+impl Visit {
+    /// Where the file will be read behind its header, in order.
+    pub(super) fn expected(&self) -> &[ByteRange] {
+        &self.expected
+    }
+
+    /// Notes a read. Whether it was foreseen.
+    pub(super) fn read(&mut self, range: ByteRange) -> bool {
+        if self.read.len() > self.most {
+            return false;
+        }
+        let (first, last) = (range.start() / PLACE, (range.end() - 1) / PLACE);
+        for place in first.max(HEADER / PLACE)..=last {
+            if !self.read.insert(place) {
+                continue;
+            }
+            let mut collection = lock(&self.collection);
+            if self.read.len() > self.most {
+                collection.take_back(&self.read);
+                self.expected.clear();
+                return false;
+            }
+            collection.read(place);
+        }
+        let at = self.expected.partition_point(|it| it.end() < range.end());
+        let place = self.expected.get(at);
+        place.is_some_and(|place| place.start() <= range.start())
+    }
+
+    /// Whether by now so much of the file was read that it comes whole, as others of the collection did:
+    /// says so once.
+    pub(super) fn is_just_much(&mut self) -> bool {
+        let collection = lock(&self.collection);
+        let is_much = collection.is_given_up() && self.read.len() >= collection.much;
+        is_much && !std::mem::replace(&mut self.is_much, true)
+    }
+
+    /// Nobody has the file open any more, nearly all of which was fetched meanwhile if it `came_whole`. Who
+    /// looked at its header only, says nothing of the rest.
+    pub(super) fn end(self, came_whole: bool) {
+        let mut collection = lock(&self.collection);
+        let is_known = |(number, _): &(NonZeroU64, _)| *number == self.number;
+        if self.read.is_empty() || collection.closed.iter().any(is_known) {
+            return;
+        }
+        if collection.closed.len() == CLOSED {
+            collection.closed.pop_front();
+        }
+        collection.closed.push_back((self.number, self.expected));
+        if self.read.len() <= self.most {
+            collection.keep(&self.read);
+        }
+        if came_whole && self.is_informed {
+            collection.in_vain = (collection.in_vain + IN_VAIN.0).min(2 * IN_VAIN.1);
+            collection.much = self.read.len() / 2;
+        } else if self.read.len() < collection.much {
+            collection.in_vain = collection.in_vain.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::s3::{ETag, ObjectMeta, Storage};
+
+    const SIZE: u64 = 64 << 20;
+
+    /// The file of this key, whose number is in it.
+    fn file(key: &str, size: u64) -> ObjectVersion {
+        let number: String = key.chars().filter(char::is_ascii_digit).collect();
+        ObjectVersion {
+            number: number.parse().expect("digits"),
+            key: key.into(),
+            meta: ObjectMeta {
+                size,
+                etag: ETag::from("e"),
+                last_modified: SystemTime::UNIX_EPOCH,
+                storage: Storage::default(),
+            },
+        }
+    }
+
+    fn range(start: u64, len: u64) -> ByteRange {
+        ByteRange::new(start, start + len).expect("not empty")
+    }
+
+    /// Opens a file, reads 4 KiB at these MiB, and closes it: those that were foreseen.
+    fn read(places: &Places, key: &str, at: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        let mut visit = places.visit(&file(key, SIZE));
+        let at = at.into_iter();
+        let foreseen = at
+            .filter(|mib| visit.read(range(mib << 20, 4096)))
+            .collect();
+        visit.end(false);
+        foreseen
+    }
+
+    #[test]
+    fn where_two_files_were_read_the_next_one_is() {
+        let places = Places::default();
+        assert!(read(&places, "2020/001/sst_1.nc", [1, 9]).is_empty());
+        assert!(read(&places, "2020/002/sst_2.nc", [1, 9, 5]).is_empty());
+        let third = file("2021/001/sst_3.nc", SIZE);
+        let expected = [range(1 << 20, PLACE), range(9 << 20, PLACE)];
+        assert_eq!(places.of(&third), expected);
+        assert_eq!(places.visit(&third).expected(), expected);
+        let shorter = file("sst_4.nc", (9 << 20) + 100);
+        assert_eq!(places.of(&shorter)[1], range(9 << 20, 100));
+        assert!(places.of(&file("wind_5.nc", SIZE)).is_empty());
+    }
+
+    #[test]
+    fn places_near_each_other_come_together() {
+        let places = Places::default();
+        for nth in 1..=2 {
+            let mut visit = places.visit(&file(&format!("f{nth}"), SIZE));
+            visit.read(range(1 << 20, 100_000));
+            visit.read(range((1 << 20) + 100_000 + GAP, 10_000));
+            visit.read(range(0, 4096));
+            visit.end(false);
+        }
+        let expected = places.of(&file("f3", SIZE));
+        assert_eq!(expected, [range(1 << 20, 11 * PLACE)]);
+        let mut visit = places.visit(&file("f3", SIZE));
+        assert!(visit.read(range((1 << 20) + 4096, 150_000)));
+        assert!(!visit.read(range((1 << 20) + 4096, 200_000)), "beyond them");
+    }
+
+    #[test]
+    fn a_file_that_is_opened_twice_is_one() {
+        let places = Places::default();
+        for nth in 1..20 {
+            let key = format!("f{nth}");
+            let foreseen = nth > 2;
+            assert_eq!(read(&places, &key, [2, 4]).len(), 2 * usize::from(foreseen));
+            assert_eq!(read(&places, &key, [7]).len(), usize::from(foreseen));
+        }
+    }
+
+    #[test]
+    fn places_that_are_not_read_any_more_are_forgotten() {
+        let places = Places::default();
+        let mut files = (1..).map(|nth| format!("f{nth}"));
+        for key in files.by_ref().take(10) {
+            read(&places, &key, [3, 6]);
+        }
+        let other = files.by_ref().take(10);
+        let in_vain = other.filter(|key| {
+            let expected = places.of(&file(key, SIZE));
+            read(&places, key, [6]);
+            expected.contains(&range(3 << 20, PLACE))
+        });
+        assert!(in_vain.count() <= 2);
+        // Each third file is read here as well.
+        for (nth, key) in files.take(30).enumerate() {
+            let (more, least) = ([6, 8], [6]);
+            let at = if nth % 3 == 0 { &more[..] } else { &least[..] };
+            assert!(!read(&places, &key, at.iter().copied()).contains(&8));
+        }
+    }
+
+    #[test]
+    fn who_reads_much_of_a_file_leaves_no_places() {
+        let places = Places::default();
+        for nth in 1..=3 {
+            let mut visit = places.visit(&file(&format!("f{nth}"), SIZE));
+            for mib in 0..SIZE >> 20 {
+                assert!(!visit.read(range(mib << 20, 1 << 20)));
+            }
+            visit.end(true);
+        }
+        assert!(places.of(&file("f4", SIZE)).is_empty());
+        let scattered = Places::default();
+        for nth in 1..=3 {
+            let mut visit = scattered.visit(&file(&format!("f{nth}"), 10 * SIZE));
+            for nth in 0..=MOST_RANGES as u64 {
+                visit.read(range((1 + nth) << 20, 4096));
+            }
+            visit.end(false);
+        }
+        assert!(scattered.of(&file("f4", 10 * SIZE)).is_empty());
+    }
+
+    #[test]
+    fn a_collection_whose_files_come_whole_all_the_same_is_given_up() {
+        let places = Places::default();
+        let mut much = Vec::new();
+        for nth in 1..=8 {
+            let mut visit = places.visit(&file(&format!("f{nth}"), SIZE));
+            visit.read(range(1 << 20, 4096));
+            let mut is_much = visit.is_just_much();
+            for mib in [3, 5, 7, 9, 11] {
+                visit.read(range((mib + 20 * nth % 7) << 20, 4096));
+                is_much |= visit.is_just_much();
+                assert!(!visit.is_just_much(), "once");
+            }
+            much.push(is_much);
+            // From the sixth on it is there before it is read.
+            visit.end(nth < 6);
+        }
+        assert_eq!(much, [false, false, false, false, true, true, true, true]);
+        assert!(places.of(&file("f9", SIZE)).is_empty());
+        // Until they are read in places again.
+        let mut little = 10..20;
+        let found = little.find(|nth| !read(&places, &format!("f{nth}"), [1]).is_empty());
+        assert!(found.is_some());
+    }
+}
