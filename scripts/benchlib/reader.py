@@ -170,6 +170,18 @@ def at_random(job, index, table, until):
     return len(times) * block, len(times), times, False
 
 
+def boxes(job, index, table, until):
+    """Reads the same pieces of each file; the workers take turns in the list."""
+    done, times = 0, []
+    for key in job["keys"][index :: job["workers"]]:
+        one = dict(job, keys=[key], workers=1)
+        bytes_read, _, of_pieces, stopped = pieces(one, 0, table, until)
+        done, times = done + bytes_read, times + of_pieces
+        if stopped:
+            return done, len(times), times, True
+    return done, len(times), times, False
+
+
 def together(job, index, table, _):
     """Reads the beginnings of all its files at the same time, a thread to each."""
     keys = job["keys"][index :: job["workers"]]
@@ -244,7 +256,8 @@ def command(job):
     return {"seconds": seconds, "bytes": 0, "operations": names, "stopped": False}
 
 
-KINDS = {"stream": stream, "pieces": pieces, "random": at_random, "files": files, "together": together}
+KINDS = {"stream": stream, "pieces": pieces, "boxes": boxes, "random": at_random, "files": files}
+KINDS["together"] = together
 
 
 def worker(job, index, table, gate, out):

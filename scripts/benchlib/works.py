@@ -164,6 +164,16 @@ def each_fourth(name, count):
     return Work(name, title, "files/s", [f"hours:{4 * count}:{300 * KIB}"], job)
 
 
+def series(name, count, workers):
+    """The same box of each day: a header, and 40 KiB of each of 12 levels."""
+    keys = [f"days/{index:08}.bin" for index in range(count)]
+    box = [(0, 8 * KIB)] + [(3 * MIB + level * 1_234_567, 40 * KIB) for level in range(12)]
+    job = {"kind": "boxes", "keys": keys, "workers": workers, "pieces": box}
+    how = "in turn" if workers == 1 else f"by {workers} processes"
+    title = f"a box of each of {count} files of 20 MiB, {how}"
+    return Work(name, title, "reads/s", [f"days:{count}:{20 * MIB}"], job)
+
+
 def cold(name, directory, objects, each, count):
     """First bytes of files far apart, by name, with nothing listed before."""
     step = objects // count
@@ -210,6 +220,8 @@ def works(quick):
         pieces("headers", "headers of an archive's members, as tar -t", headers(), "reads/s"),
         pieces("winds", "rows of two arrays in turn", winds(), "reads/s"),
         each_fourth("fourth", 100),
+        series("series", 100, 1),
+        series("series-16", 320, 16),
         of_one("strided", "1 MiB of each 17 MiB, one stream", "whole", 1, shared, skip=16 * MIB),
         of_one("same-object-64", f"64 processes, each all of one {size(shared)}", "whole", 64, shared, patience=3),
         of_one("parts-64", f"64 processes, each its part of one {size(shared)}", "parts", 64, shared),
@@ -240,7 +252,7 @@ def works(quick):
 
 # Left out by --quick: 3 minutes are short, and others say nearly the same, or take longer.
 NOT_QUICK = ("streams-4", "random-64k-1", "mmap-faults-1", "mmap-faults-16", "strided", "same-object-64", "parts-64")
-NOT_QUICK += ("stream-64k", "files-20m", "tiles", "columns", "backward", "headers", "winds", "fourth")
+NOT_QUICK += ("stream-64k", "files-20m", "tiles", "columns", "backward", "headers", "winds", "fourth", "series", "series-16")
 NOT_QUICK += ("open-1000", "hdf5-slices", "netcdf-box", "netcdf-variable", "cog-overview", "ls-again")
 # Only where --works names it: peers take half an hour.
 ONLY_NAMED = ("ls-million",)

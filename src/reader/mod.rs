@@ -76,7 +76,7 @@ impl Reader {
             streams: AtomicU64::new(0),
             whole: AtomicU64::new(0),
             heads: head::Heads::default(),
-            places: places::Places::default(),
+            places: places::Places::new(memory_limit),
             accesses: Mutex::default(),
         })
     }

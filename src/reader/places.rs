@@ -3,8 +3,8 @@
 //! The files of a collection are written by one program, and a job reads each of them alike: the same box
 //! of each day, the attributes of each granule. What two of them were read at is fetched of the next one
 //! along with its first bytes, in one round trip instead of one for each place; [`Reader::fetch_start`] does
-//! so before it is opened. Files of like names are those whose names differ in digits only, whatever their
-//! directory. In files whose parts are compressed, the metadata mostly stays where it is, and the data does
+//! so before it is opened. Files of like names are those whose keys differ in digits only, also where each day
+//! has a directory of its own. In files whose parts are compressed, the metadata mostly stays where it is, and the data does
 //! not: places where only one file was read are forgotten again. Collections whose files come whole all the
 //! same, as readers of each wait too often elsewhere, are given up.
 //!
@@ -25,6 +25,8 @@ const PLACE: u64 = 16 << 10;
 const GAP: u64 = 64 << 10;
 /// Who reads more of a file than so many bytes, or than this part of it, reads on, or reads all of it.
 const MOST: u64 = 16 << 20;
+/// Nor may places of one file take more than this part of the memory.
+const MOST_OF_MEMORY: u64 = 32;
 const MOST_PART: u64 = 2;
 /// Places that lie in more ranges than so many come sooner with the whole file.
 const MOST_RANGES: usize = 128;
@@ -49,9 +51,13 @@ const EVIDENCE: usize = 2;
 /// a collection is given up.
 const IN_VAIN: (u32, u32) = (2, 4);
 
-/// The collections that a mount knows, by the names of their files.
+/// The collections that a mount knows, by their keys without digits.
 #[derive(Debug)]
-pub(super) struct Places(Mutex<LruCache<Box<str>, Arc<Mutex<Collection>>>>);
+pub(super) struct Places {
+    collections: Mutex<LruCache<Box<str>, Arc<Mutex<Collection>>>>,
+    /// Bytes that places of one file may have.
+    most: u64,
+}
 
 #[derive(Debug, Default)]
 struct Collection {
@@ -78,17 +84,19 @@ pub(super) struct Visit {
     is_much: bool,
 }
 
-impl Default for Places {
-    fn default() -> Self {
-        Self(Mutex::new(LruCache::new(COLLECTIONS)))
-    }
-}
-
 impl Places {
+    /// None so far; blocks may take `memory_limit` bytes.
+    pub(super) fn new(memory_limit: u64) -> Self {
+        Self {
+            collections: Mutex::new(LruCache::new(COLLECTIONS)),
+            most: MOST.min(memory_limit / MOST_OF_MEMORY),
+        }
+    }
+
     /// Where `object` will be read behind its header, in order.
     pub(super) fn of(&self, object: &ObjectVersion) -> Vec<ByteRange> {
         let collection = self.collection(&object.key);
-        lock(&collection).expected(object.meta.size)
+        lock(&collection).expected(object.meta.size, self.most)
     }
 
     /// Notes that `object` is read from now on.
@@ -98,7 +106,10 @@ impl Places {
         let collection = lock(&shared);
         let mut closed = collection.closed.iter();
         let again = closed.find(|(number, _)| *number == object.number);
-        let expected = again.map_or_else(|| collection.expected(size), |(_, same)| same.clone());
+        let expected = again.map_or_else(
+            || collection.expected(size, self.most),
+            |(_, same)| same.clone(),
+        );
         let is_informed = collection.closed.len() >= EVIDENCE;
         drop(collection);
         let most = usize::try_from(MOST.min(size / MOST_PART) / PLACE).unwrap_or(usize::MAX);
@@ -114,9 +125,8 @@ impl Places {
     }
 
     fn collection(&self, key: &str) -> Arc<Mutex<Collection>> {
-        let name = key.rsplit('/').next().unwrap_or(key);
-        let name: String = name.chars().filter(|c| !c.is_ascii_digit()).collect();
-        let mut collections = lock(&self.0);
+        let name: String = key.chars().filter(|c| !c.is_ascii_digit()).collect();
+        let mut collections = lock(&self.collections);
         Arc::clone(collections.get_or_insert(name.into(), Arc::default))
     }
 }
@@ -126,8 +136,8 @@ impl Collection {
         self.in_vain >= IN_VAIN.1
     }
 
-    /// What the next file of `size` bytes will be read at.
-    fn expected(&self, size: u64) -> Vec<ByteRange> {
+    /// What the next file of `size` bytes will be read at: nothing, if that is more than `most` bytes.
+    fn expected(&self, size: u64, most: u64) -> Vec<ByteRange> {
         let mut ranges: Vec<ByteRange> = Vec::new();
         if self.is_given_up() {
             return ranges;
@@ -142,7 +152,7 @@ impl Collection {
             }
         }
         let bytes: u64 = ranges.iter().copied().map(ByteRange::len).sum();
-        if ranges.len() > MOST_RANGES || bytes > MOST {
+        if ranges.len() > MOST_RANGES || bytes > most {
             ranges.clear();
         }
         ranges
@@ -229,7 +239,7 @@ impl Visit {
         }
         if came_whole && self.is_informed {
             collection.in_vain = (collection.in_vain + IN_VAIN.0).min(2 * IN_VAIN.1);
-            collection.much = self.read.len() / 2;
+            collection.much = self.read.len().div_ceil(2);
         } else if self.read.len() < collection.much {
             collection.in_vain = collection.in_vain.saturating_sub(1);
         }
@@ -277,21 +287,26 @@ mod tests {
 
     #[test]
     fn where_two_files_were_read_the_next_one_is() {
-        let places = Places::default();
+        let places = Places::new(512 << 20);
         assert!(read(&places, "2020/001/sst_1.nc", [1, 9]).is_empty());
         assert!(read(&places, "2020/002/sst_2.nc", [1, 9, 5]).is_empty());
         let third = file("2021/001/sst_3.nc", SIZE);
         let expected = [range(1 << 20, PLACE), range(9 << 20, PLACE)];
         assert_eq!(places.of(&third), expected);
         assert_eq!(places.visit(&third).expected(), expected);
-        let shorter = file("sst_4.nc", (9 << 20) + 100);
+        let shorter = file("2020/004/sst_4.nc", (9 << 20) + 100);
         assert_eq!(places.of(&shorter)[1], range(9 << 20, 100));
-        assert!(places.of(&file("wind_5.nc", SIZE)).is_empty());
+        assert!(places.of(&file("2020/005/wind_5.nc", SIZE)).is_empty());
+        let little_memory = Places::new(MOST_OF_MEMORY * PLACE);
+        for key in ["f1", "f2"] {
+            read(&little_memory, key, [1, 9]);
+        }
+        assert!(little_memory.of(&file("f3", SIZE)).is_empty());
     }
 
     #[test]
     fn places_near_each_other_come_together() {
-        let places = Places::default();
+        let places = Places::new(512 << 20);
         for nth in 1..=2 {
             let mut visit = places.visit(&file(&format!("f{nth}"), SIZE));
             visit.read(range(1 << 20, 100_000));
@@ -308,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_opened_twice_is_one() {
-        let places = Places::default();
+        let places = Places::new(512 << 20);
         for nth in 1..20 {
             let key = format!("f{nth}");
             let foreseen = nth > 2;
@@ -319,7 +334,7 @@ mod tests {
 
     #[test]
     fn places_that_are_not_read_any_more_are_forgotten() {
-        let places = Places::default();
+        let places = Places::new(512 << 20);
         let mut files = (1..).map(|nth| format!("f{nth}"));
         for key in files.by_ref().take(10) {
             read(&places, &key, [3, 6]);
@@ -341,7 +356,7 @@ mod tests {
 
     #[test]
     fn who_reads_much_of_a_file_leaves_no_places() {
-        let places = Places::default();
+        let places = Places::new(512 << 20);
         for nth in 1..=3 {
             let mut visit = places.visit(&file(&format!("f{nth}"), SIZE));
             for mib in 0..SIZE >> 20 {
@@ -350,7 +365,7 @@ mod tests {
             visit.end(true);
         }
         assert!(places.of(&file("f4", SIZE)).is_empty());
-        let scattered = Places::default();
+        let scattered = Places::new(512 << 20);
         for nth in 1..=3 {
             let mut visit = scattered.visit(&file(&format!("f{nth}"), 10 * SIZE));
             for nth in 0..=MOST_RANGES as u64 {
@@ -363,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_collection_whose_files_come_whole_all_the_same_is_given_up() {
-        let places = Places::default();
+        let places = Places::new(512 << 20);
         let mut much = Vec::new();
         for nth in 1..=8 {
             let mut visit = places.visit(&file(&format!("f{nth}"), SIZE));
