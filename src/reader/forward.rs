@@ -18,6 +18,8 @@ pub(super) const RAMP: u64 = 8 << 20;
 pub(super) const LEAST_WINDOW: u64 = 128 << 10;
 /// A larger window must make a reader that waits so much faster, in percent, to be kept growing.
 const GAIN: u64 = 120;
+/// A stream of so many bytes has grown its window: short GETs are for those that begin.
+const LONG: u64 = 128 << 20;
 /// How often in turn it may fail to, which may be chance.
 const TRIES: u32 = 3;
 
@@ -94,12 +96,12 @@ impl Forward {
     /// How long a GET is. As long as the window grows, it is to be here soon, over many connections; later
     /// few long ones are cheaper.
     pub(super) fn part(&self) -> u64 {
-        match self.tries {
-            1.. => (self.window / 16)
-                .next_multiple_of(START)
-                .clamp(START, PART),
-            0 => PART,
+        if self.tries == 0 || self.next - self.begun >= LONG {
+            return PART;
         }
+        (self.window / 16)
+            .next_multiple_of(START)
+            .clamp(START, PART)
     }
 
     /// `read` takes along what follows it: no GET per read. Where it is planned, it should be on its way; if
