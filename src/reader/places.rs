@@ -222,25 +222,23 @@ impl Visit {
         is_much && !std::mem::replace(&mut self.is_much, true)
     }
 
-    /// Nobody has the file open any more, nearly all of which was fetched meanwhile if it `came_whole`. Who
-    /// looked at its header only, says nothing of the rest.
+    /// Nobody has the file open any more, nearly all of which was fetched meanwhile if it `came_whole`.
     pub(super) fn end(self, came_whole: bool) {
         let mut collection = lock(&self.collection);
-        let is_known = |(number, _): &(NonZeroU64, _)| *number == self.number;
-        if self.read.is_empty() || collection.closed.iter().any(is_known) {
-            return;
-        }
-        if collection.closed.len() == CLOSED {
-            collection.closed.pop_front();
-        }
-        collection.closed.push_back((self.number, self.expected));
-        if self.read.len() <= self.most {
-            collection.keep(&self.read);
+        let is_same = |(number, _): &(NonZeroU64, _)| *number == self.number;
+        if !collection.closed.iter().any(is_same) {
+            if collection.closed.len() == CLOSED {
+                collection.closed.pop_front();
+            }
+            collection.closed.push_back((self.number, self.expected));
+            if self.read.len() <= self.most {
+                collection.keep(&self.read);
+            }
         }
         if came_whole && self.is_informed {
             collection.in_vain = (collection.in_vain + IN_VAIN.0).min(2 * IN_VAIN.1);
             collection.much = self.read.len().div_ceil(2);
-        } else if self.read.len() < collection.much {
+        } else if !self.read.is_empty() && self.read.len() < collection.much {
             collection.in_vain = collection.in_vain.saturating_sub(1);
         }
     }
@@ -330,6 +328,12 @@ mod tests {
             assert_eq!(read(&places, &key, [2, 4]).len(), 2 * usize::from(foreseen));
             assert_eq!(read(&places, &key, [7]).len(), usize::from(foreseen));
         }
+        let places = Places::new(512 << 20);
+        for nth in 1..20 {
+            let key = format!("f{nth}");
+            assert!(read(&places, &key, []).is_empty(), "its header");
+            assert_eq!(read(&places, &key, [7]).len(), usize::from(nth > 2));
+        }
     }
 
     #[test]
@@ -352,6 +356,22 @@ mod tests {
             let at = if nth % 3 == 0 { &more[..] } else { &least[..] };
             assert!(!read(&places, &key, at.iter().copied()).contains(&8));
         }
+    }
+
+    #[test]
+    fn who_looks_at_headers_only_gets_nothing_else() {
+        let places = Places::new(512 << 20);
+        for nth in 1..10 {
+            read(&places, &format!("f{nth}"), [3, 6]);
+        }
+        let in_vain = (10..20).filter(|nth| {
+            let mut visit = places.visit(&file(&format!("f{nth}"), SIZE));
+            visit.read(range(0, 4096));
+            let is_expected = !visit.expected().is_empty();
+            visit.end(false);
+            is_expected
+        });
+        assert_eq!(in_vain.count(), 1);
     }
 
     #[test]
