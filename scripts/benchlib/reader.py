@@ -256,8 +256,14 @@ def command(job):
     return {"seconds": seconds, "bytes": 0, "operations": names, "stopped": False}
 
 
-KINDS = {"stream": stream, "pieces": pieces, "boxes": boxes, "random": at_random, "files": files}
-KINDS["together"] = together
+KINDS = {
+    "stream": stream,
+    "pieces": pieces,
+    "boxes": boxes,
+    "random": at_random,
+    "files": files,
+    "together": together,
+}
 
 
 def worker(job, index, table, gate, out):

@@ -61,12 +61,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// To fetch what is absent of a read, and nothing else.
-    pub(super) fn of(read: ByteRange) -> Self {
-        Self::new(read, false)
-    }
-
-    fn new(read: ByteRange, random: bool) -> Self {
+    /// To fetch what is absent of a read, and nothing else yet.
+    pub(super) fn new(read: ByteRange, random: bool) -> Self {
         Self {
             fetch: read,
             ahead: Vec::new(),

@@ -296,7 +296,7 @@ impl OpenObject {
             self.is_much.store(true, Ordering::Relaxed);
         }
         if is_foreseen {
-            return Plan::of(wanted);
+            return Plan::new(wanted, false);
         }
         let window = self.reader().window();
         let now = Instant::now();
