@@ -81,7 +81,8 @@ pub(super) struct Visit {
     /// What was foreseen, in order; whether there were others to learn from.
     expected: Vec<ByteRange>,
     is_informed: bool,
-    is_much: bool,
+    /// So much of it was read by now that it comes whole.
+    is_just_much: bool,
 }
 
 impl Places {
@@ -120,7 +121,7 @@ impl Places {
             most,
             expected,
             is_informed,
-            is_much: false,
+            is_just_much: false,
         }
     }
 
@@ -208,6 +209,7 @@ impl Visit {
                 return false;
             }
             collection.read(place);
+            self.is_just_much |= collection.is_given_up() && self.read.len() == collection.much;
         }
         let at = self.expected.partition_point(|it| it.end() < range.end());
         let place = self.expected.get(at);
@@ -217,9 +219,7 @@ impl Visit {
     /// Whether by now so much of the file was read that it comes whole, as others of the collection did:
     /// says so once.
     pub(super) fn is_just_much(&mut self) -> bool {
-        let collection = lock(&self.collection);
-        let is_much = collection.is_given_up() && self.read.len() >= collection.much;
-        is_much && !std::mem::replace(&mut self.is_much, true)
+        std::mem::take(&mut self.is_just_much)
     }
 
     /// Nobody has the file open any more, nearly all of which was fetched meanwhile if it `came_whole`.

@@ -1,0 +1,348 @@
+//! Open objects: what their readers do, and what is fetched for them.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use super::cursor::{self, Cursors, Plan};
+use super::random::{self, Width};
+use super::{Reader, cached, fetch, forward, head, parts, places, whole};
+use crate::cache::{Fill, Pinned, Slice, Status};
+use crate::request::Request;
+use crate::s3::{ByteRange, Error, ObjectVersion};
+use crate::sync::{
+    AbortHandle, Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, Weak, lock, spawn,
+};
+
+/// The part of the memory that objects may take by being fetched whole, all that are open together.
+const WHOLE_ROOM: (u64, u64) = (7, 8);
+
+/// An open object.
+#[derive(Debug)]
+pub struct OpenObject {
+    shared: Arc<Shared>,
+    /// Bytes that were read.
+    read: AtomicU64,
+    is_much: AtomicBool,
+    is_through: AtomicBool,
+}
+
+/// What the handles of one version share: the kernel's page cache is one for all of them, so what it asks
+/// for on each handle makes sense only together.
+#[derive(Debug)]
+pub(super) struct Shared {
+    reader: Arc<Reader>,
+    object: Arc<ObjectVersion>,
+    head: head::Head,
+    /// Bytes that its readers fetched.
+    fetched: AtomicU64,
+    /// Where a random read waited last.
+    at: Arc<AtomicU64>,
+    access: Mutex<Access>,
+}
+
+/// The cursors of all readers, and what is fetched ahead for them.
+#[derive(Debug, Default)]
+struct Access {
+    cursors: Cursors,
+    width: Width,
+    /// From the first read on.
+    visit: Option<places::Visit>,
+    /// Reads that wait for S3.
+    waiting: u32,
+    /// Fetches ahead under way.
+    ahead: Vec<AbortHandle>,
+    counted_streams: u64,
+    /// Bytes, if it was fetched whole.
+    whole: u64,
+}
+
+impl Reader {
+    /// Opens a version; sends nothing.
+    pub fn open(self: &Arc<Self>, object: Arc<ObjectVersion>) -> OpenObject {
+        let mut accesses = lock(&self.accesses);
+        let shared = match accesses.get(&object.number).and_then(Weak::upgrade) {
+            Some(shared) => shared,
+            None => {
+                let shared = Arc::new(Shared {
+                    reader: Arc::clone(self),
+                    object,
+                    head: head::Head::default(),
+                    fetched: AtomicU64::new(0),
+                    at: Arc::default(),
+                    access: Mutex::default(),
+                });
+                accesses.insert(shared.object.number, Arc::downgrade(&shared));
+                shared
+            }
+        };
+        OpenObject {
+            shared,
+            read: AtomicU64::new(0),
+            is_much: AtomicBool::new(false),
+            is_through: AtomicBool::new(false),
+        }
+    }
+}
+
+impl OpenObject {
+    /// The version that is open.
+    pub fn object(&self) -> &Arc<ObjectVersion> {
+        &self.shared.object
+    }
+
+    /// Whether nothing was read from it yet.
+    pub fn is_untouched(&self) -> bool {
+        self.read.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether by now nearly all of it was read, or so much that files like it come whole: says so once.
+    pub fn was_just_read_through(&self) -> bool {
+        let nearly_all = self.object().meta.size / 8 * 7;
+        let is_through =
+            self.is_much.load(Ordering::Relaxed) || self.read.load(Ordering::Relaxed) > nearly_all;
+        is_through && !self.is_through.swap(true, Ordering::Relaxed)
+    }
+
+    fn reader(&self) -> &Arc<Reader> {
+        &self.shared.reader
+    }
+
+    fn access(&self) -> MutexGuard<'_, Access> {
+        lock(&self.shared.access)
+    }
+
+    /// Up to `len` bytes from `offset` on; fewer only at the end of the object.
+    ///
+    /// # Errors
+    /// As S3 says; [`Error::Changed`] when this version is gone.
+    pub async fn read(&self, offset: u64, len: u64, request: &Request) -> Result<Slice, Error> {
+        let end = offset.saturating_add(len).min(self.object().meta.size);
+        let Some(wanted) = ByteRange::new(offset, end) else {
+            return Ok(Slice::empty());
+        };
+        let read = self.read_range(wanted, request).await?;
+        self.read.fetch_add(wanted.len(), Ordering::Relaxed);
+        Ok(read)
+    }
+
+    async fn read_range(&self, wanted: ByteRange, request: &Request) -> Result<Slice, Error> {
+        let plan = self.plan(wanted);
+        let cached = cached(self.object());
+        let cache = &self.reader().cache;
+        loop {
+            let pinned = cache.pin(cached, wanted, request).await?;
+            let pinned = pinned.ok_or(Error::TimedOut)?;
+            match pinned.status(wanted) {
+                Status::Present => {
+                    if plan.random {
+                        self.access().width.found(wanted);
+                    }
+                    self.keep_ahead(&plan).await;
+                    return Ok(pinned.slice(wanted));
+                }
+                Status::OnTheWay => {}
+                Status::Failed(error) => return Err(error),
+                Status::Absent => self.fetch_now(&pinned, &plan, wanted, request).await,
+            }
+            self.keep_ahead(&plan).await;
+            let waiting = Waiting::begin(&self.shared, wanted);
+            match pinned.settled(wanted, request.deadline).await? {
+                Status::Present => {
+                    let wait = waiting.end();
+                    if plan.random {
+                        self.waited(wanted, wait);
+                    }
+                    return Ok(pinned.slice(wanted));
+                }
+                Status::Failed(error) => return Err(error),
+                // A fetch that was under way for another handle ended with it, or a block was evicted
+                // before it was claimed.
+                Status::Absent | Status::OnTheWay => {}
+            }
+        }
+    }
+
+    fn plan(&self, wanted: ByteRange) -> Plan {
+        let Shared {
+            reader,
+            object,
+            head,
+            ..
+        } = &*self.shared;
+        let (key, size) = (&object.key, object.meta.size);
+        head.read(&reader.heads, key, cursor::HEADER, wanted);
+        let mut access = self.access();
+        let visit = access.visit.get_or_insert_with(|| {
+            let visit = reader.places.visit(object);
+            for place in visit.expected() {
+                reader.fetch_for_later(object, *place, forward::START);
+            }
+            visit
+        });
+        let is_foreseen = visit.read(wanted);
+        if visit.is_just_much() {
+            self.is_much.store(true, Ordering::Relaxed);
+        }
+        if is_foreseen {
+            return Plan::new(wanted, false);
+        }
+        let window = reader.window();
+        let now = Instant::now();
+        let mut plan = access.cursors.access(wanted, size, window, now);
+        if plan.is_header {
+            let along = head.along(&reader.heads, key, wanted, size);
+            plan.ahead.extend(along);
+        }
+        if size > random::WHOLE {
+            let streams = access.cursors.streams(now);
+            reader.count_streams(access.counted_streams, streams);
+            access.counted_streams = streams;
+        }
+        plan
+    }
+
+    /// Fetches what is absent of `wanted`, and in the same requests what the plan adds to it if
+    /// there is memory for it.
+    async fn fetch_now(&self, pinned: &Pinned, plan: &Plan, wanted: ByteRange, request: &Request) {
+        let size = self.object().meta.size;
+        let range = if plan.random {
+            self.access().width.around(wanted, size)
+        } else {
+            plan.fetch
+        };
+        let cache = &self.reader().cache;
+        let wider = cache
+            .pin(cached(self.object()), range, &request.as_prefetch())
+            .await;
+        let mut fills = match wider {
+            Ok(Some(wider)) => wider.claim(range),
+            _ => pinned.claim(wanted),
+        };
+        fills.retain(|fill| fill.touches(wanted));
+        // Short enough to be read to its end if the file is closed: a connection is worth more.
+        let demand = Request::demand(self.reader().timeout);
+        for fill in fills {
+            self.spawn_fetch(fill, demand);
+        }
+    }
+
+    /// A random read had to wait: if such waits take too long beside fetching the object, it is fetched,
+    /// at each time what is nearest to the latest of such reads.
+    fn waited(&self, read: ByteRange, wait: Duration) {
+        self.shared.at.store(read.start(), Ordering::Relaxed);
+        let size = self.object().meta.size;
+        let reader = self.reader();
+        let room = reader.cache.limit() / WHOLE_ROOM.1 * WHOLE_ROOM.0;
+        let room = room.saturating_sub(reader.whole.load(Ordering::Relaxed));
+        {
+            let mut access = self.access();
+            if !access.width.waited(read, wait, size, room) {
+                return;
+            }
+            reader.whole.fetch_add(size, Ordering::Relaxed);
+            access.whole = size;
+        }
+        let (reader, object) = (Arc::clone(reader), Arc::clone(self.object()));
+        let all = whole::fetch(reader, object, Arc::clone(&self.shared.at));
+        let fetch_all = spawn(all.in_current_span()).abort_handle();
+        self.access().ahead.push(fetch_all);
+    }
+
+    /// Does what the plan has for what lies ahead of the read and behind it.
+    async fn keep_ahead(&self, plan: &Plan) {
+        if let Some(spent) = plan.spent {
+            self.reader().cache.spend(cached(self.object()), spent);
+        }
+        self.fetch_ahead(plan).await;
+    }
+
+    /// Fetches what is absent ahead of the read, as far as memory goes.
+    async fn fetch_ahead(&self, plan: &Plan) {
+        let cache = &self.reader().cache;
+        let request = Request::demand(self.reader().timeout).as_prefetch();
+        let ranges = plan.ahead.iter();
+        for part in ranges.flat_map(|range| parts(*range, plan.part)) {
+            let pinned = cache.pin(cached(self.object()), part, &request).await;
+            let Ok(Some(pinned)) = pinned else {
+                // No memory for more: the cursor must not believe that it is on its way.
+                self.access().cursors.not_fetched(part);
+                return;
+            };
+            let fills = pinned.claim(part).into_iter();
+            let started: Vec<_> = fills.map(|fill| self.spawn_fetch(fill, request)).collect();
+            if plan.is_header {
+                // Who looks at the header of a file, closes it, and opens it to read on (netCDF-C) is to find
+                // the rest of its head.
+                continue;
+            }
+            let mut access = self.access();
+            access.ahead.retain(|fetch| !fetch.is_finished());
+            access.ahead.extend(started);
+        }
+    }
+
+    fn spawn_fetch(&self, fill: Fill, request: Request) -> AbortHandle {
+        let reader = Arc::clone(self.reader());
+        let object = Arc::clone(self.object());
+        let bytes = fill.rest().map_or(0, ByteRange::len);
+        self.shared.fetched.fetch_add(bytes, Ordering::Relaxed);
+        let fetch = async move { fetch(&reader, &object, fill, request).await };
+        // A read is traceable down to the requests that it caused.
+        spawn(fetch.in_current_span()).abort_handle()
+    }
+}
+
+/// A closed file stops fetching ahead.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let mut access = lock(&self.access);
+        if let Some(visit) = access.visit.take() {
+            let fetched = self.fetched.load(Ordering::Relaxed) + access.whole;
+            visit.end(fetched > self.object.meta.size / 4 * 3);
+        }
+        for fetch in &access.ahead {
+            fetch.abort();
+        }
+        self.reader.count_streams(access.counted_streams, 0);
+        self.reader.whole.fetch_sub(access.whole, Ordering::Relaxed);
+        let mut accesses = lock(&self.reader.accesses);
+        // The file may have been opened again meanwhile.
+        let is_own = |shared: &Weak<Self>| std::ptr::eq(shared.as_ptr(), self);
+        if accesses.get(&self.object.number).is_some_and(is_own) {
+            accesses.remove(&self.object.number);
+        }
+    }
+}
+
+/// A read that waits for S3. Several at once share the time that they wait.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    since: Instant,
+    among: u32,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(shared: &'a Shared, wanted: ByteRange) -> Self {
+        let mut access = lock(&shared.access);
+        access.cursors.starved(wanted);
+        access.waiting += 1;
+        Self {
+            shared,
+            since: Instant::now(),
+            among: access.waiting,
+        }
+    }
+
+    /// The part of the time that this read waited.
+    fn end(self) -> Duration {
+        self.since.elapsed() / self.among
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        lock(&self.shared.access).waiting -= 1;
+    }
+}
