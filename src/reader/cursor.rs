@@ -96,6 +96,8 @@ struct Cursor {
     run: usize,
     /// The number of its last read, and when that was.
     used: (u64, Instant),
+    /// Another sequence has begun right after that.
+    is_left: bool,
     /// The last read; together with the one before if they came as in a swap.
     last: ByteRange,
     /// The one before.
@@ -155,6 +157,7 @@ impl Cursors {
             Course::Backward(_) | Course::Strides(_) => false,
         };
         cursor.used = (self.reads, now);
+        cursor.is_left = false;
         let plan = cursor.advance(read, bounds, now);
         if was_first && matches!(cursor.course, Course::Forward(_)) {
             self.runs.goes_on(cursor.first);
@@ -195,18 +198,23 @@ impl Cursors {
             Course::Forward(forward) => !forward.is_guess,
             Course::Backward(_) | Course::Strides(_) => true,
         };
-        let all = self
-            .cursors
-            .iter()
-            .filter(|cursor| now < cursor.used.1 + PAUSE);
-        all.filter(is_one).count() as u64
+        // Readers who take turns come back; who reads here and there does not.
+        let is_read = |cursor: &&Cursor| !cursor.is_left && now < cursor.used.1 + PAUSE;
+        self.cursors.iter().filter(is_read).filter(is_one).count() as u64
     }
 
     /// Notes the run that was read last, as `read` begins another one elsewhere.
     fn note_run(&mut self, read: ByteRange) {
-        let Some(Cursor { first, course, .. }) = self.cursors.last_mut() else {
+        let Some(Cursor {
+            first,
+            is_left,
+            course,
+            ..
+        }) = self.cursors.last_mut()
+        else {
             return;
         };
+        *is_left = true;
         if let Course::Strides(strides) = course {
             self.rows.note(strides.made());
         }
@@ -278,6 +286,7 @@ impl Cursors {
             first: read.len(),
             run: self.rows.begin(read, now),
             used: (self.reads, now),
+            is_left: false,
             last: read,
             before: None,
             course,
