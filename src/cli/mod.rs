@@ -103,6 +103,8 @@ fn takes_value(command: &clap::Command, name: &str) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Args as _;
+
     use super::*;
 
     fn config(args: &[&str]) -> Result<Config, String> {
@@ -152,14 +154,20 @@ mod tests {
 
     #[test]
     fn every_option_has_its_environment_variable() {
-        for arg in MountArgs::command().get_arguments() {
-            let id = arg.get_id().as_str();
-            if matches!(id, "help" | "version" | "source" | "mountpoint") {
-                continue;
+        let check = |command, others: &[&str]| {
+            let command: clap::Command = command;
+            for arg in command.get_arguments() {
+                let id = arg.get_id().as_str();
+                if !others.contains(&id) {
+                    let expected = format!("S3CREDMOUNT_{}", id.to_uppercase());
+                    assert_eq!(arg.get_env().and_then(|e| e.to_str()), Some(&*expected));
+                }
             }
-            let expected = format!("S3CREDMOUNT_{}", id.to_uppercase());
-            assert_eq!(arg.get_env().and_then(|e| e.to_str()), Some(&*expected));
-        }
+        };
+        let of_mount = ["help", "version", "source", "mountpoint"];
+        check(MountArgs::command(), &of_mount);
+        let of_check = tools::CheckArgs::augment_args(clap::Command::new("check"));
+        check(of_check, &["source", "verbose"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 
 use super::access::{CredentialArgs, S3Args};
-use super::{Command, places};
+use super::{Command, places, values};
 use crate::earthdata::{self, Table};
 use crate::log;
 use crate::mount::Source;
@@ -86,14 +86,20 @@ pub(super) struct CheckArgs {
     credentials: CredentialArgs,
 
     /// Send requests unsigned, to a bucket that is public: no login, no credentials
-    #[arg(long, help_heading = "Credentials")]
+    #[arg(
+        long,
+        env = "S3CREDMOUNT_NO_SIGN_REQUEST",
+        help_heading = "Credentials"
+    )]
+    #[arg(action = ArgAction::SetTrue, value_parser = values::switch)]
     no_sign_request: bool,
 
     #[command(flatten)]
     s3: S3Args,
 
     /// Check also whether other users can be let in
-    #[arg(long, help_heading = "Mount")]
+    #[arg(long, env = "S3CREDMOUNT_ALLOW_OTHER", help_heading = "Mount")]
+    #[arg(action = ArgAction::SetTrue, value_parser = values::switch)]
     allow_other: bool,
 
     #[command(flatten)]

@@ -134,12 +134,12 @@ pub fn start(settings: &Settings) -> Result<Guard, String> {
         Destination::File(path) => Box::new(open(path, 0).map_err(unusable)?),
         Destination::OwnFile(path) => {
             let file = open(path, libc::O_NOFOLLOW);
-            Box::new(file.map_err(|error| match path.is_symlink() {
-                true => unusable(io::Error::other(
-                    "it is a link, and none is followed there; name a file with --log-file",
-                )),
-                false => unusable(error),
-            })?)
+            let file = file.map_err(|error| match path.is_symlink() {
+                true => "it is a link, and none is followed there".to_owned(),
+                false => error.to_string(),
+            });
+            let elsewhere = |why| format!("{why}; name another file with --log-file");
+            Box::new(file.map_err(|why| unusable(io::Error::other(elsewhere(why))))?)
         }
         Destination::Syslog => {
             timed = false;

@@ -455,6 +455,23 @@ fn the_log_goes_to_a_file_of_the_user_where_there_is_no_syslog() {
     );
 }
 
+#[test]
+fn a_home_that_takes_no_log_is_told_with_the_way_out() {
+    if !is_root() {
+        return;
+    }
+    let world = small_world();
+    let mount = Background::new();
+    let in_the_way = mount.directory.path().join("s3credmount");
+    std::fs::write(in_the_way, "a file").expect("written");
+    let output = mount.start(with_syslog(&program(&world), mount.directory.path(), None));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in ["cannot log to", "File exists", "--log-file"] {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
 fn mode(path: &Path) -> u32 {
     let metadata = std::fs::metadata(path).expect("it is there");
     metadata.permissions().mode() & 0o777
