@@ -94,6 +94,8 @@ struct Cursor {
     first: u64,
     /// The number of its last run.
     run: usize,
+    /// The number of its first read.
+    begun: u64,
     /// The number of its last read, and when that was.
     used: (u64, Instant),
     /// Another sequence has begun right after that.
@@ -129,6 +131,7 @@ impl Cursors {
             .filter(|i| near(i).is_some())
             .min_by_key(near);
         let nearest = nearest.map(|nearest| self.cursors.remove(nearest));
+        let nearest = nearest.map(|cursor| self.overtake(cursor));
         let nearest = nearest.and_then(|cursor| self.step(cursor, read, now));
         self.lone = self.lone << 1 | u32::from(nearest.is_none());
         let bounds = Bounds {
@@ -174,6 +177,37 @@ impl Cursors {
         }
         self.cursors.push(cursor);
         plan
+    }
+
+    /// `cursor`, with what is known of the stream that has come since to where it ran, and goes on at its end:
+    /// the kernel has the pages between them.
+    fn overtake(&mut self, mut cursor: Cursor) -> Cursor {
+        let Course::Forward(old) = &mut cursor.course else {
+            return cursor;
+        };
+        let overtakes = |it: &Cursor| match &it.course {
+            Course::Forward(stream) if !stream.is_guess && stream.scan.is_none() => {
+                let has_come = old.begun <= stream.planned && stream.next <= old.next;
+                has_come && it.begun > cursor.used.0
+            }
+            _ => false,
+        };
+        let at = self.cursors.iter().rposition(overtakes);
+        if let Some(at) = at.filter(|_| old.scan.is_none())
+            && let Cursor {
+                course: Course::Forward(mut stream),
+                begun,
+                ..
+            } = self.cursors.remove(at)
+        {
+            stream.planned = stream.planned.max(old.planned);
+            stream.next = old.next;
+            if old.window <= stream.window {
+                *old = stream;
+            }
+            cursor.begun = begun;
+        }
+        cursor
     }
 
     /// Notes `read` as a step of `cursor`, if that is a scan, which ends if it is not worth it.
@@ -285,6 +319,7 @@ impl Cursors {
         let cursor = Cursor {
             first: read.len(),
             run: self.rows.begin(read, now),
+            begun: self.reads,
             used: (self.reads, now),
             is_left: false,
             last: read,

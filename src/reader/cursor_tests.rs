@@ -64,6 +64,26 @@ fn the_window_grows_while_that_makes_the_reader_faster() {
     assert!(no_latency <= 2 * RAMP + PART, "{no_latency}");
 }
 
+/// As that of the last of many readers, whose windows shared the memory.
+#[test]
+fn the_window_grows_when_there_is_memory_again() {
+    let (mut cursors, mut now) = (Cursors::default(), Instant::now());
+    let (mut planned, mut furthest) = (0, 0);
+    for start in (0..2 * GIB).step_by(1 << 20) {
+        let most = if start < GIB { 16 * MIB } else { 128 * MIB };
+        let read = range(start, MIB);
+        let plan = cursors.access(read, 2 * GIB, most, now);
+        let ends = plan.ahead.iter().map(|ahead| ahead.end());
+        planned = ends.chain([plan.fetch.end(), planned]).max().unwrap_or(0);
+        furthest = furthest.max(planned - start);
+        assert!(start >= GIB || furthest <= 16 * MIB + PART, "{furthest}");
+        cursors.starved(read);
+        // Ten windows a second.
+        now += Duration::from_micros(MIB * 100_000 / (planned - start));
+    }
+    assert!(furthest > 100 * MIB, "{furthest}");
+}
+
 /// What is on its way is not fetched with anything, so nothing may be planned with it.
 #[test]
 fn reads_that_lie_anyhow_leave_no_holes() {
@@ -323,6 +343,38 @@ fn streams_that_have_ended_do_not_count() {
     }
     assert_eq!(cursors.streams(now), 16, "in turn");
     assert_eq!(cursors.streams(now + PAUSE), 0);
+}
+
+/// The kernel has the pages of what was read before, so the stream leaves that out.
+#[test]
+fn a_stream_through_what_was_read_before_is_one() {
+    let (mut cursors, mut now) = (Cursors::default(), Instant::now());
+    let mut random = fastrand::Rng::with_seed(13);
+    let mut known = vec![false; 1024];
+    for _ in 0..60 {
+        let at = random.usize(1..1020);
+        for piece in (at..at + 4).filter(|piece| !std::mem::replace(&mut known[*piece], true)) {
+            cursors.access(range(piece as u64 * MIB, MIB), GIB, 128 * MIB, now);
+        }
+    }
+    let (mut planned, mut furthest, mut random) = (0, 0, 0);
+    for (start, _) in (0..)
+        .step_by(1 << 20)
+        .zip(known)
+        .filter(|(_, known)| !known)
+    {
+        let read = range(start, MIB);
+        let plan = cursors.access(read, GIB, 128 * MIB, now);
+        random += u32::from(plan.random);
+        let ends = plan.ahead.iter().map(|ahead| ahead.end());
+        planned = ends.chain([plan.fetch.end(), planned]).max().unwrap_or(0);
+        furthest = furthest.max(planned - start);
+        cursors.starved(read);
+        // Ten windows a second.
+        now += Duration::from_micros(MIB * 100_000 / (planned - start));
+    }
+    assert!(random <= 2, "{random}");
+    assert!(furthest > 64 * MIB, "{furthest}");
 }
 
 /// Where as many sequences as are followed have ended, others begin side by side.

@@ -44,6 +44,8 @@ pub(super) struct Forward {
     pub(super) scan: Option<Scan>,
     /// The reader had to wait since the window was last judged.
     pub(super) starved: bool,
+    /// There was no more memory for the window.
+    is_bounded: bool,
     /// How often the window may still be found to make the reader no faster: until then it counts as growing.
     tries: u32,
     /// When it was judged, and `next` then.
@@ -77,6 +79,7 @@ impl Forward {
             skips: 0,
             scan: None,
             starved: false,
+            is_bounded: false,
             tries: TRIES,
             judged: None,
             rate: 0,
@@ -130,6 +133,7 @@ impl Forward {
         let Bounds {
             size, most, likely, ..
         } = bounds;
+        self.is_bounded |= self.window > most;
         self.window = self.window.min(most);
         let grain = self.grain();
         let end = self.next + self.window;
@@ -162,6 +166,10 @@ impl Forward {
         if read < self.window {
             return;
         }
+        if self.is_bounded && self.window <= most / 2 {
+            // The streams that it shared the memory with have ended.
+            (self.is_bounded, self.rate) = (false, 0);
+        }
         let micros = now.duration_since(since).as_micros().max(1);
         let rate = u128::from(read) * 1_000_000 / micros;
         let rate = u64::try_from(rate).unwrap_or(u64::MAX);
@@ -169,7 +177,8 @@ impl Forward {
         if self.starved && is_gain(self.rate, rate) {
             self.rate = rate;
             self.window = (2 * self.window).min(most);
-            self.tries = if self.window < most { TRIES } else { 0 };
+            self.is_bounded = self.window == most;
+            self.tries = if self.is_bounded { 0 } else { TRIES };
         } else if self.starved && self.tries == 0 && is_gain(rate, self.rate) {
             // It was faster with short GETs.
             self.tries = TRIES;
