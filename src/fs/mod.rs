@@ -223,13 +223,19 @@ impl Fs {
         request: &Request,
     ) -> Result<Slice, Error> {
         let file = self.files.get(handle).ok_or(Error::BadHandle)?;
-        let is_begun = offset == 0 && file.is_untouched();
         let mut whole = Vec::new();
-        if is_begun {
-            self.along.read(file.object().number);
+        // A zip or Parquet file is begun at its end.
+        let is_end = offset.saturating_add(len) >= file.object().meta.size;
+        if (offset == 0 || is_end) && file.is_untouched() {
             let ahead = self.siblings_ahead(file.object());
+            if offset == 0 {
+                self.along.read(file.object().number);
+            }
             for sibling in ahead.first {
-                self.reader.fetch_start(sibling, len);
+                match offset {
+                    0 => self.reader.fetch_start(sibling, len),
+                    _ => self.reader.fetch_places(&sibling),
+                }
             }
             whole = ahead.whole;
         }

@@ -4,7 +4,8 @@
 //! of each day, the attributes of each granule. What two of them were read at is fetched of the next one
 //! along with its first bytes, in one round trip instead of one for each place; [`Reader::fetch_start`] does
 //! so before it is opened. Files of like names are those whose keys differ in digits only, also where each day
-//! has a directory of its own. In files whose parts are compressed, the metadata mostly stays where it is, and the data does
+//! has a directory of its own. Near the end of a file, where Parquet and zip have their table of contents,
+//! places count from there. In files whose parts are compressed, the metadata mostly stays where it is, and the data does
 //! not: places where only one file was read are forgotten again. Collections whose files come whole all the
 //! same, as readers of each wait too often elsewhere, are given up.
 //!
@@ -21,6 +22,9 @@ use crate::sync::{Arc, Mutex, lock};
 
 /// A place is so many bytes. With 25 ms to the first of them, the others cost nothing.
 const PLACE: u64 = 16 << 10;
+/// So much at the end of a file, and no more than this part of it, is known by its distance from there.
+const TAIL: u64 = 256 << 10;
+const TAIL_PART: u64 = 2;
 /// Places with no more than this between them come with one request.
 const GAP: u64 = 64 << 10;
 /// Who reads more of a file than so many bytes, or than this part of it, reads on, or reads all of it.
@@ -61,8 +65,8 @@ pub(super) struct Places {
 
 #[derive(Debug, Default)]
 struct Collection {
-    /// What each place has, by its number.
-    places: BTreeMap<u64, f32>,
+    /// What each place has.
+    places: BTreeMap<Place, f32>,
     /// Files that were closed last, by the number of the version, and what was foreseen of each.
     closed: VecDeque<(NonZeroU64, Vec<ByteRange>)>,
     in_vain: u32,
@@ -70,13 +74,49 @@ struct Collection {
     much: usize,
 }
 
+/// The n-th from the start of a file, or from its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    FromStart(u64),
+    FromEnd(u64),
+}
+
+impl Place {
+    /// Those that a read behind the header of a file of `size` bytes touches.
+    fn all(read: ByteRange, size: u64) -> impl Iterator<Item = Self> {
+        let tail = size - TAIL.min(size / TAIL_PART);
+        let first = (read.start() / PLACE).max(HEADER / PLACE);
+        let from_start = first..read.end().min(tail).div_ceil(PLACE);
+        let last = size.saturating_sub(read.end()) / PLACE;
+        let from_end = last..(size - read.start().max(tail)).div_ceil(PLACE);
+        let from_end = from_end.filter(move |_| read.end() > tail);
+        from_start
+            .map(Self::FromStart)
+            .chain(from_end.map(Self::FromEnd))
+    }
+
+    /// Of a file of `size` bytes, if that is long enough.
+    fn range(self, size: u64) -> Option<ByteRange> {
+        let (start, end) = match self {
+            Self::FromStart(nth) => (nth * PLACE, (nth + 1) * PLACE),
+            Self::FromEnd(nth) => (
+                size.saturating_sub((nth + 1) * PLACE),
+                size.saturating_sub(nth * PLACE),
+            ),
+        };
+        ByteRange::new(start, end.min(size))
+    }
+}
+
 /// One file, from its first read on.
 #[derive(Debug)]
 pub(super) struct Visit {
     collection: Arc<Mutex<Collection>>,
     number: NonZeroU64,
+    /// Bytes.
+    size: u64,
     /// Places that were read behind the header, and how many may be.
-    read: BTreeSet<u64>,
+    read: BTreeSet<Place>,
     most: usize,
     /// What was foreseen, in order; whether there were others to learn from.
     expected: Vec<ByteRange>,
@@ -117,6 +157,7 @@ impl Places {
         Visit {
             collection: shared,
             number: object.number,
+            size,
             read: BTreeSet::new(),
             most,
             expected,
@@ -139,19 +180,19 @@ impl Collection {
 
     /// What the next file of `size` bytes will be read at: nothing, if that is more than `most` bytes.
     fn expected(&self, size: u64, most: u64) -> Vec<ByteRange> {
-        let mut ranges: Vec<ByteRange> = Vec::new();
         if self.is_given_up() {
-            return ranges;
+            return Vec::new();
         }
-        for (place, _) in self.places.iter().filter(|(_, has)| **has >= ENOUGH) {
-            let start = place * PLACE;
-            let last = ranges.pop_if(|last| start <= last.end() + GAP);
-            let begun = last.map_or(start, ByteRange::start);
-            match ByteRange::new(begun, size.min(start + PLACE)) {
-                Some(range) => ranges.push(range),
-                None => break,
-            }
-        }
+        let read = self.places.iter().filter(|(_, has)| **has >= ENOUGH);
+        let mut ranges: Vec<_> = read.filter_map(|(place, _)| place.range(size)).collect();
+        ranges.sort_unstable_by_key(|range| range.start());
+        ranges.dedup_by(|next, range| {
+            let end = range.end().max(next.end());
+            let both =
+                ByteRange::new(range.start(), end).filter(|_| next.start() <= range.end() + GAP);
+            *range = both.unwrap_or(*range);
+            both.is_some()
+        });
         let bytes: u64 = ranges.iter().copied().map(ByteRange::len).sum();
         if ranges.len() > MOST_RANGES || bytes > most {
             ranges.clear();
@@ -159,7 +200,7 @@ impl Collection {
         ranges
     }
 
-    fn read(&mut self, place: u64) {
+    fn read(&mut self, place: Place) {
         if self.places.len() < REMEMBERED || self.places.contains_key(&place) {
             let has = self.places.entry(place).or_default();
             *has = (*has + 1.0).min(MOST_HAD);
@@ -167,7 +208,7 @@ impl Collection {
     }
 
     /// Notes that a file was read at these places only.
-    fn keep(&mut self, read: &BTreeSet<u64>) {
+    fn keep(&mut self, read: &BTreeSet<Place>) {
         self.places.retain(|place, has| {
             if !read.contains(place) {
                 *has *= LEFT;
@@ -177,7 +218,7 @@ impl Collection {
     }
 
     /// The file is none that is read in places.
-    fn take_back(&mut self, read: &BTreeSet<u64>) {
+    fn take_back(&mut self, read: &BTreeSet<Place>) {
         for place in read {
             if let Some(has) = self.places.get_mut(place) {
                 *has -= 1.0;
@@ -197,8 +238,7 @@ impl Visit {
         if self.read.len() > self.most {
             return false;
         }
-        let (first, last) = (range.start() / PLACE, (range.end() - 1) / PLACE);
-        for place in first.max(HEADER / PLACE)..=last {
+        for place in Place::all(range, self.size) {
             if !self.read.insert(place) {
                 continue;
             }
@@ -300,6 +340,43 @@ mod tests {
             read(&little_memory, key, [1, 9]);
         }
         assert!(little_memory.of(&file("f3", SIZE)).is_empty());
+    }
+
+    #[test]
+    fn what_is_at_the_end_is_found_there() {
+        let places = Places::new(512 << 20);
+        let size = |nth: u64| 30_000_000 + nth * 77_777;
+        for nth in 1..=5 {
+            let file = file(&format!("part-{nth}.parquet"), size(nth));
+            let mut visit = places.visit(&file);
+            let tail = range(size(nth) - 70_000, 70_000);
+            assert_eq!(visit.read(tail), nth > 2, "{nth}");
+            visit.end(false);
+        }
+        let tail = 5 * PLACE;
+        let next = file("part-6.parquet", size(6));
+        assert_eq!(places.of(&next), [range(size(6) - tail, tail)]);
+        let short = file("part-7.parquet", 1000);
+        assert_eq!(places.of(&short), [range(0, 1000)]);
+    }
+
+    #[test]
+    fn each_place_is_known_by_one_number() {
+        for size in [1, PLACE, HEADER + 1, HEADER + TAIL, 3 * TAIL + 5000, SIZE] {
+            let all: Vec<_> = Place::all(range(0, size), size).collect();
+            let mut each: Vec<_> = (0..size)
+                .step_by(4096)
+                .flat_map(|at| Place::all(range(at, 4096.min(size - at)), size))
+                .collect();
+            each.sort_unstable();
+            each.dedup();
+            assert_eq!(all, each, "{size}");
+            for place in all {
+                let range = place.range(size).expect("in the file");
+                assert!(range.len() <= PLACE, "{size}");
+                assert!(Place::all(range, size).any(|it| it == place), "{size}");
+            }
+        }
     }
 
     #[test]

@@ -365,6 +365,35 @@ fn files_of_a_collection_are_fetched_where_those_before_were_read() {
     assert!(fetched <= 90 * MIB, "{fetched}");
 }
 
+/// Tables of contents of Parquet or zip files, each as long as it happens to be.
+#[test]
+fn files_that_are_read_at_their_end_are_fetched_there() {
+    const FILES: u64 = 40;
+    let key = |i: u64| format!("part/{i:04}.parquet");
+    let size = |i: u64| 20 * MIB + i * 12_345;
+    let world = objects((0..100).map(|i| (key(i), size(i))));
+    let mount = Mount::new(&world);
+    assert_eq!(mount.names("part").len(), 100);
+    far_away(&world);
+    world.reset_counters();
+    for i in 0..FILES {
+        let file = File::open(mount.path(key(i))).expect("open");
+        let mut tail = vec![0; 64 << 10];
+        let at = size(i) - (64 << 10);
+        file.read_exact_at(&mut tail, at).expect("a tail");
+        assert!(tail == computed(&key(i), at, tail.len()), "{i}");
+    }
+    let counters = world.counters();
+    // As many are ahead as a quarter of what was read, and at least four.
+    assert!(counters.depth <= 13, "{} waited in turn", counters.depth);
+    until_idle(&world);
+    let counters = world.counters();
+    // One each, also of ten more at the end, and two or three of the first ones.
+    let (requests, fetched) = (counters.get, counters.body_bytes);
+    assert!(requests <= 64, "{requests}");
+    assert!(fetched <= 64 * 96 * KIB, "{fetched}");
+}
+
 #[test]
 fn files_of_a_collection_in_any_order_and_place_take_one_round_trip_each() {
     const FILES: usize = 20;
