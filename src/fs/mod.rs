@@ -264,8 +264,8 @@ impl Fs {
 
     /// The files that are probably read after `object`.
     fn siblings_ahead(&self, object: &ObjectVersion) -> Ahead {
-        let after = |key: &str, most| {
-            let mut files = self.namespace.files_after(key, most);
+        let from = |key: &str, way, most| {
+            let mut files = self.namespace.files_from(key, way, most);
             files.retain(|file| !file.meta.storage.is_archived());
             files
         };
@@ -274,7 +274,7 @@ impl Fs {
             whole: self.reader.most_ahead(),
         };
         let now = tokio::time::Instant::now();
-        self.siblings.read(&object.key, room, now, after)
+        self.siblings.read(&object.key, room, now, from)
     }
 
     /// The key of an open file, for messages.

@@ -2,17 +2,18 @@
 //! next are fetched ahead, which is the one way past a round trip per file.
 //!
 //! A run is a stretch of a directory's files of which most are read, or each n-th: one band of each scene, one
-//! hour of each day. Several runs to a directory may
-//! be under way, and several processes may share one and take its files out of order. How many files
-//! are fetched ahead grows with what the run has read, so that little is wasted when it ends; no file
-//! is fetched ahead twice by one run. Of the next files it is the first bytes that are fetched; where those
-//! before were read to their end, whole files.
+//! hour of each day. It goes the way of the listing, or back, the latest day first. Several runs to a directory
+//! may be under way, and several processes may share one and take its files out of order. How many files are
+//! fetched ahead grows with what the run has read, so that little is wasted when it ends; no file is fetched
+//! ahead twice by one run. Of the next files it is the first bytes that are fetched; where those before were
+//! read to their end, whole files.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::namespace::Way;
 use crate::s3::ObjectVersion;
 use crate::sync::{Arc, Mutex, lock};
 
@@ -24,6 +25,8 @@ const NEAR: usize = 32;
 const BEHIND: usize = 128;
 /// So many files in order are a run.
 const EVIDENCE: usize = 3;
+/// With as many as were read before it, or so many, before the first file of a run, it goes the other way.
+const TURNED: usize = 8;
 /// Files fetched ahead: a quarter of what was read, within these bounds. 25 ms x 1,000 files a second
 /// are 25.
 const AHEAD: (usize, usize) = (4, 48);
@@ -42,15 +45,17 @@ pub(super) struct Siblings {
 
 #[derive(Debug)]
 struct Run {
-    /// The first and the last file in order of those read.
+    way: Way,
+    /// The first and the last file of those read, in the order of this way.
     first: Arc<str>,
     last: Arc<str>,
+    /// How often in turn a file before the first one was read, and how far before.
+    turned: usize,
+    steps_back: Steps,
     /// Files from `first` to `last`, and how many of them were read.
     span: usize,
     read: usize,
-    /// How many files further the last one read was, and how often in turn it was as many.
-    step: usize,
-    same_steps: usize,
+    steps: Steps,
     /// Up to where files were fetched ahead.
     planned: Arc<str>,
     /// Up to where they were fetched whole.
@@ -81,22 +86,22 @@ pub(super) struct Ahead {
 
 impl Siblings {
     /// Notes that the file `key` is read from its start, and says what to fetch ahead within `room`.
-    /// `after` gives the next files of the directory, as far as they are known, in order.
+    /// `from` gives the next files of the directory either way, as far as they are known, in order.
     pub(super) fn read(
         &self,
         key: &Arc<str>,
         mut room: Room,
         now: Instant,
-        after: impl Fn(&str, usize) -> Vec<Arc<ObjectVersion>>,
+        from: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
     ) -> Ahead {
         let mut runs = lock(&self.runs);
         let latest_first = (0..runs.len()).rev();
-        let goes_on = |run: &mut Run| run.goes_on_with(key, &after);
+        let goes_on = |run: &mut Run| run.goes_on_with(key, &from);
         let found = latest_first.clone().find(|i| goes_on(&mut runs[*i]));
         let found = found.or_else(|| {
             latest_first
                 .clone()
-                .find(|i| runs[*i].begins_with(key, &after))
+                .find(|i| runs[*i].begins_with(key, &from))
         });
         let Some(mut run) = found.and_then(|i| runs.remove(i)) else {
             if runs.len() == MAX_RUNS {
@@ -112,7 +117,7 @@ impl Siblings {
         let shares = |other: &&Run| other.through > 0 && now < other.used + ACTIVE;
         let share = 1 + runs.iter().filter(shares).count() as u64;
         room.whole /= share;
-        let mut ahead = run.ahead(room, &after);
+        let mut ahead = run.ahead(room, &from);
         // What another run is at, it fetches itself.
         for files in [&mut ahead.first, &mut ahead.whole] {
             files.retain(|file| !runs.iter().any(|other| other.covers(&file.key)));
@@ -132,15 +137,32 @@ impl Siblings {
     }
 }
 
+/// How many files further each one read is.
+#[derive(Debug, Default)]
+struct Steps {
+    /// The last time, and how often in turn it was as many.
+    len: usize,
+    same: usize,
+}
+
+impl Steps {
+    fn note(&mut self, len: usize) {
+        self.same = if len == self.len { self.same + 1 } else { 1 };
+        self.len = len;
+    }
+}
+
 impl Run {
     fn new(key: &Arc<str>, now: Instant) -> Self {
         Self {
+            way: Way::Forward,
             first: Arc::clone(key),
             last: Arc::clone(key),
+            turned: 0,
+            steps_back: Steps::default(),
             span: 1,
             read: 1,
-            step: 1,
-            same_steps: 0,
+            steps: Steps::default(),
             planned: Arc::clone(key),
             whole: Arc::clone(key),
             through: 0,
@@ -154,24 +176,20 @@ impl Run {
     fn goes_on_with(
         &mut self,
         key: &Arc<str>,
-        after: impl Fn(&str, usize) -> Vec<Arc<ObjectVersion>>,
+        from: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
     ) -> bool {
-        if **key < *self.first || directory(key) != directory(&self.last) {
+        if self.is_behind(&self.first, key) || directory(key) != directory(&self.last) {
             return false;
         }
-        if **key > *self.last {
-            let Some(steps) = steps(&self.last, key, NEAR, after) else {
+        if self.is_behind(key, &self.last) {
+            let Some(steps) = steps(&self.last, key, NEAR, self.way, from) else {
                 return false;
             };
             self.span += steps;
-            self.same_steps = if steps == self.step {
-                self.same_steps + 1
-            } else {
-                1
-            };
-            self.step = steps;
+            self.steps.note(steps);
             self.last = Arc::clone(key);
-        } else if **key < *self.last && steps(key, &self.last, BEHIND, after).is_none() {
+            self.turned = 0;
+        } else if **key != *self.last && steps(key, &self.last, BEHIND, self.way, from).is_none() {
             return false;
         }
         self.read += 1;
@@ -182,26 +200,52 @@ impl Run {
         true
     }
 
-    /// Whether `key` comes right before this run, which has grown by it then. It says nothing of what
-    /// comes next: a directory may be read backwards.
+    /// Whether `key` comes right before this run, which has grown by it then. Where that is so again and again, the
+    /// run goes the other way.
     fn begins_with(
         &mut self,
         key: &Arc<str>,
-        after: impl Fn(&str, usize) -> Vec<Arc<ObjectVersion>>,
+        from: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
     ) -> bool {
-        if **key >= *self.first || directory(key) != directory(&self.first) {
+        if !self.is_behind(&self.first, key) || directory(key) != directory(&self.first) {
             return false;
         }
-        let Some(steps) = steps(key, &self.first, NEAR, after) else {
+        let Some(steps) = steps(key, &self.first, NEAR, self.way, from) else {
             return false;
         };
         self.span += steps;
         self.first = Arc::clone(key);
+        self.turned += 1;
+        self.steps_back.note(steps);
+        if self.turned >= self.read.clamp(EVIDENCE - 1, TURNED) {
+            self.turn();
+        }
         true
     }
 
+    fn turn(&mut self) {
+        self.way = match self.way {
+            Way::Forward => Way::Back,
+            Way::Back => Way::Forward,
+        };
+        std::mem::swap(&mut self.first, &mut self.last);
+        self.planned = Arc::clone(&self.last);
+        self.whole = Arc::clone(&self.last);
+        self.read += std::mem::take(&mut self.turned);
+        self.steps = std::mem::take(&mut self.steps_back);
+    }
+
+    /// Whether `key` is behind `other` the way that this run goes.
+    fn is_behind(&self, key: &str, other: &str) -> bool {
+        match self.way {
+            Way::Forward => key > other,
+            Way::Back => key < other,
+        }
+    }
+
     fn covers(&self, key: &str) -> bool {
-        let is_within = *self.first <= *key && (*key <= *self.last || *key <= *self.planned);
+        let is_behind_all = self.is_behind(key, &self.last) && self.is_behind(key, &self.planned);
+        let is_within = !self.is_behind(&self.first, key) && !is_behind_all;
         is_within && directory(key) == directory(&self.first)
     }
 
@@ -211,7 +255,7 @@ impl Run {
             ..EVIDENCE => None,
             // By several processes, as it may be.
             read if 3 * read > 2 * self.span => Some(1),
-            _ if self.step > 1 && self.same_steps >= EVIDENCE - 1 => Some(self.step),
+            _ if self.steps.len > 1 && self.steps.same >= EVIDENCE - 1 => Some(self.steps.len),
             read => (read >= self.span / 2).then_some(1),
         }
     }
@@ -219,13 +263,13 @@ impl Run {
     fn ahead(
         &mut self,
         room: Room,
-        after: impl Fn(&str, usize) -> Vec<Arc<ObjectVersion>>,
+        from: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
     ) -> Ahead {
         let Some(step) = self.each() else {
             return Ahead::default();
         };
         let count = (self.read / 4).clamp(AHEAD.0, AHEAD.1).min(room.starts);
-        let files = after(&self.last, step * count);
+        let files = from(&self.last, self.way, step * count);
         let files: Vec<_> = files.into_iter().skip(step - 1).step_by(step).collect();
         // Several processes have as many files open that they have not read to their end yet.
         let (read, through) = self.lately;
@@ -242,15 +286,22 @@ impl Run {
         };
         let whole = files.iter().take_while(fits).cloned().collect();
         Ahead {
-            whole: behind(&mut self.whole, whole),
-            first: behind(&mut self.planned, files),
+            whole: behind(&mut self.whole, self.way, whole),
+            first: behind(&mut self.planned, self.way, files),
         }
     }
 }
 
 /// The files behind `planned`, which they move.
-fn behind(planned: &mut Arc<str>, mut files: Vec<Arc<ObjectVersion>>) -> Vec<Arc<ObjectVersion>> {
-    files.retain(|file| file.key > *planned);
+fn behind(
+    planned: &mut Arc<str>,
+    way: Way,
+    mut files: Vec<Arc<ObjectVersion>>,
+) -> Vec<Arc<ObjectVersion>> {
+    files.retain(|file| match way {
+        Way::Forward => file.key > *planned,
+        Way::Back => file.key < *planned,
+    });
     if let Some(last) = files.last() {
         *planned = Arc::clone(&last.key);
     }
@@ -262,9 +313,10 @@ fn steps(
     from: &str,
     to: &str,
     most: usize,
-    after: impl Fn(&str, usize) -> Vec<Arc<ObjectVersion>>,
+    way: Way,
+    files: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
 ) -> Option<usize> {
-    let files = after(from, most);
+    let files = files(from, way, most);
     let at = files.iter().position(|file| *file.key == *to)?;
     Some(at + 1)
 }
@@ -274,209 +326,5 @@ fn directory(key: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::num::NonZeroU64;
-    use std::time::SystemTime;
-
-    use super::*;
-    use crate::s3::{ETag, ObjectMeta};
-
-    /// Of each file.
-    const SIZE: u64 = 20 << 20;
-
-    /// For the start of any number of files.
-    fn room(whole: u64) -> Room {
-        Room {
-            starts: usize::MAX,
-            whole,
-        }
-    }
-
-    struct Directory(Vec<Arc<ObjectVersion>>);
-
-    impl Directory {
-        fn new(count: u64) -> Self {
-            Self::in_it("d", count)
-        }
-
-        fn in_it(name: &str, count: u64) -> Self {
-            let version = |i: u64| ObjectVersion {
-                number: NonZeroU64::MIN.saturating_add(i),
-                key: format!("{name}/{i:06}").into(),
-                meta: ObjectMeta {
-                    size: SIZE,
-                    etag: ETag::from("e"),
-                    last_modified: SystemTime::UNIX_EPOCH,
-                    storage: crate::s3::Storage::default(),
-                },
-            };
-            Self((0..count).map(|i| Arc::new(version(i))).collect())
-        }
-
-        fn after(&self, key: &str, most: usize) -> Vec<Arc<ObjectVersion>> {
-            let from = self.0.partition_point(|file| *file.key <= *key);
-            self.0[from..].iter().take(most).cloned().collect()
-        }
-
-        /// Reads files in this order; how often each was fetched ahead, and how many before they
-        /// were read.
-        fn read(&self, order: impl IntoIterator<Item = usize>) -> (BTreeMap<usize, usize>, usize) {
-            self.read_after(&Siblings::default(), order)
-        }
-
-        /// The same after what was read before.
-        fn read_after(
-            &self,
-            siblings: &Siblings,
-            order: impl IntoIterator<Item = usize>,
-        ) -> (BTreeMap<usize, usize>, usize) {
-            let (mut fetched, mut in_time) = (BTreeMap::new(), 0);
-            for i in order {
-                in_time += usize::from(fetched.contains_key(&i));
-                let after = |key: &str, most| self.after(key, most);
-                let ahead = siblings.read(&self.0[i].key, room(0), Instant::now(), after);
-                for file in ahead.first {
-                    let at = usize::try_from(file.number.get() - 1).expect("small");
-                    *fetched.entry(at).or_default() += 1;
-                }
-            }
-            assert!(fetched.values().all(|times| *times == 1), "each once");
-            (fetched, in_time)
-        }
-    }
-
-    #[test]
-    fn a_run_is_ahead_of_its_reader_and_little_is_wasted() {
-        let directory = Directory::new(1000);
-        let (fetched, in_time) = directory.read(100..300);
-        assert!(in_time >= 200 - EVIDENCE, "{in_time}");
-        assert!(fetched.len() - in_time <= 50, "{}", fetched.len());
-        let (fetched, _) = directory.read(10..15);
-        assert!(fetched.len() <= 6, "{}", fetched.len());
-    }
-
-    #[test]
-    fn each_nth_file_is_a_run_of_its_own() {
-        let directory = Directory::new(2000);
-        for step in [2, 3, 4, 12, 30] {
-            let (fetched, in_time) = directory.read((5..1500).step_by(step).take(50));
-            assert!(in_time >= 50 - EVIDENCE, "{step}: {in_time}");
-            let none_between = fetched.keys().all(|at| at % step == 5 % step);
-            assert!(none_between, "{step}: {fetched:?}");
-            assert!(fetched.len() - in_time <= 12, "{step}: {}", fetched.len());
-        }
-        // The bands of a scene, and those of the next.
-        let bands = (0..100).flat_map(|scene| [1, 2, 3].map(|band| scene * 12 + band));
-        let (fetched, in_time) = directory.read(bands);
-        assert!(
-            fetched.len() <= 2 * in_time + 50,
-            "{in_time} of {}",
-            fetched.len()
-        );
-    }
-
-    /// Reads so many files in order, `through` of each four to their end: those that were fetched whole.
-    fn fetched_whole(count: usize, through: impl Fn(usize) -> usize, most: u64) -> Vec<u64> {
-        let directory = Directory::new(1000);
-        let siblings = Siblings::default();
-        let mut fetched = Vec::new();
-        for (i, file) in directory.0.iter().enumerate().take(count) {
-            let after = |key: &str, most| directory.after(key, most);
-            let ahead = siblings.read(&file.key, room(most), Instant::now(), after);
-            fetched.extend(ahead.whole.iter().map(|file| file.number.get() - 1));
-            if i % 4 < through(i) {
-                siblings.read_through(&file.key, file.meta.size);
-            }
-        }
-        fetched
-    }
-
-    #[test]
-    fn who_reads_files_to_their_end_finds_the_next_ones_whole() {
-        let fetched = fetched_whole(100, |_| 4, 10 * SIZE);
-        assert!(fetched.is_sorted() && fetched[0] <= 4, "{fetched:?}");
-        let last = fetched.last().expect("some");
-        assert_eq!(*last, 99 + 10, "as many ahead as there is room for");
-        assert_eq!(
-            u64::try_from(fetched.len()),
-            Ok(last - fetched[0] + 1),
-            "each once"
-        );
-        let few = fetched_whole(6, |_| 4, 10 * SIZE);
-        assert!(few.iter().filter(|nth| **nth >= 6).count() <= 2, "{few:?}");
-        assert!(fetched_whole(100, |_| 1, 10 * SIZE).is_empty(), "headers");
-        assert!(fetched_whole(100, |_| 4, SIZE - 1).is_empty(), "no room");
-        let headers_later = |nth| if nth < 200 { 4 } else { 0 };
-        let fetched = fetched_whole(400, headers_later, 2 * SIZE);
-        let last = fetched.last().expect("some");
-        assert!(
-            *last < 200 + 4 * LATELY as u64,
-            "{last}: until that is known"
-        );
-    }
-
-    #[test]
-    fn runs_under_way_share_the_memory_for_whole_files() {
-        let directories = [Directory::new(100), Directory::in_it("e", 100)];
-        let siblings = Siblings::default();
-        let mut most = [0; 2];
-        for nth in 0..50 {
-            for (directory, most) in directories.iter().zip(&mut most) {
-                let file = &directory.0[nth];
-                let after = |key: &str, most| directory.after(key, most);
-                let ahead = siblings.read(&file.key, room(8 * SIZE), Instant::now(), after);
-                let furthest = ahead.whole.last().map_or(0, |file| file.number.get() - 1);
-                *most = furthest.saturating_sub(nth as u64).max(*most);
-                siblings.read_through(&file.key, SIZE);
-            }
-        }
-        assert!(most.iter().all(|most| (3..=4).contains(most)), "{most:?}");
-    }
-
-    #[test]
-    fn sixteen_processes_share_a_run_or_have_one_each() {
-        let directory = Directory::new(1600);
-        // By turns, out of order within a turn.
-        let by_turns = (0..1600).map(|i| i / 16 * 16 + i % 16 * 7 % 16);
-        let (fetched, in_time) = directory.read(by_turns);
-        // Until as many are ahead as there are processes, some come too late.
-        assert!(in_time > 1400 && fetched.len() <= 1600, "{in_time}");
-        let parts = (0..1600).map(|i| i % 16 * 100 + i / 16);
-        let (_, in_time) = directory.read(parts);
-        assert!(in_time > 1500, "{in_time}");
-    }
-
-    #[test]
-    fn a_directory_that_is_read_once_more_is_fetched_ahead_once_more() {
-        let directory = Directory::new(1000);
-        let siblings = Siblings::default();
-        for pass in 0..3 {
-            let (_, in_time) = directory.read_after(&siblings, 0..1000);
-            assert!(in_time >= 990, "{in_time} in pass {pass}");
-        }
-    }
-
-    #[test]
-    fn a_run_in_a_directory_says_nothing_of_those_below() {
-        let mut run = Run::new(&"d/a".into(), Instant::now());
-        run.planned = "d/c".into();
-        assert!(run.covers("d/b") && !run.covers("d/b/1"));
-    }
-
-    #[test]
-    fn files_here_and_there_are_no_run() {
-        let directory = Directory::new(1000);
-        let mut order: Vec<_> = (0..1000).collect();
-        fastrand::Rng::with_seed(1).shuffle(&mut order);
-        let (fetched, _) = directory.read(order.into_iter().take(100));
-        assert!(fetched.len() <= 4, "{fetched:?}");
-        let (backwards, _) = directory.read((0..100).rev());
-        assert!(backwards.is_empty(), "{backwards:?}");
-        let few = Directory::new(64);
-        let mut order: Vec<_> = (0..64).collect();
-        fastrand::Rng::with_seed(2).shuffle(&mut order);
-        let (fetched, _) = few.read(order.into_iter().take(24));
-        assert!(fetched.len() <= 8, "{fetched:?}");
-    }
-}
+#[path = "siblings_tests.rs"]
+mod tests;

@@ -15,6 +15,15 @@ use super::{Dir, Inodes, Node};
 use crate::s3::{ObjectMeta, ObjectVersion};
 use crate::sync::{Arc, AtomicU64, Ordering};
 
+/// Which way a directory is read, in the order of its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// As it is listed.
+    Forward,
+    /// From its end.
+    Back,
+}
+
 /// A half-open interval of key space behind the directory's prefix; no end means to its last key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Span {
@@ -292,13 +301,32 @@ impl Directory {
         })
     }
 
-    /// The files behind the place `at`, in key order; at most `most`.
-    pub(super) fn files_after(&self, at: &str, most: usize) -> Vec<Arc<ObjectVersion>> {
-        let files = self.behind(at.as_bytes()).filter_map(|node| match node {
-            Node::File(version) => Some(Arc::clone(version)),
-            Node::Directory(_) => None,
-        });
-        files.take(most).collect()
+    /// The files behind the place `at`, in key order, or those before it, from there on; at most `most`.
+    pub(super) fn files_from(&self, at: &str, way: Way, most: usize) -> Vec<Arc<ObjectVersion>> {
+        fn first<'a>(
+            nodes: impl Iterator<Item = &'a Node>,
+            most: usize,
+        ) -> Vec<Arc<ObjectVersion>> {
+            let files = nodes.filter_map(|node| match node {
+                Node::File(version) => Some(Arc::clone(version)),
+                Node::Directory(_) => None,
+            });
+            files.take(most).collect()
+        }
+        match way {
+            Way::Forward => first(self.behind(at.as_bytes()), most),
+            Way::Back => first(self.ahead_of(at.as_bytes()), most),
+        }
+    }
+
+    /// What stands before the place `at`, as far as it is known, from there on.
+    fn ahead_of(&self, at: &[u8]) -> impl Iterator<Item = &Node> {
+        let up_to = (Bound::Unbounded, Bound::Included(at));
+        let intervals = self.intervals.range::<[u8], _>(up_to).rev();
+        intervals.flat_map(move |(_, interval)| {
+            let before = self.before(&interval.nodes, at);
+            interval.nodes[..before].iter().rev()
+        })
     }
 
     /// What stands behind the place `at`, as far as it is known.

@@ -117,3 +117,34 @@ fn facts_outside_the_span_stay_and_those_inside_go() {
     directory.learn(span("b", Some("c")), now, vec![a_directory("b")]);
     assert!(directory.bytes() >= before && names(&directory) == 3);
 }
+
+#[test]
+fn files_are_found_either_way_through_all_that_is_known() {
+    let mut directory = Directory::new(Arc::from("d/"));
+    let now = Instant::now();
+    let file = |name: &str| {
+        Node::File(Arc::new(ObjectVersion {
+            number: NonZeroU64::MIN,
+            key: format!("d/{name}").into(),
+            meta: ObjectMeta {
+                size: 1,
+                etag: crate::s3::ETag::from("e"),
+                last_modified: std::time::SystemTime::UNIX_EPOCH,
+                storage: crate::s3::Storage::default(),
+            },
+        }))
+    };
+    let of = |names: &[&str]| names.iter().map(|name| file(name)).collect();
+    directory.learn(span("", Some("m")), now, of(&["a", "b", "c"]));
+    directory.learn(span("x", None), now, of(&["x", "y"]));
+    let found = |at, way, most| -> Vec<_> {
+        let files = directory.files_from(at, way, most);
+        files.iter().map(|file| file.key[2..].to_owned()).collect()
+    };
+    assert_eq!(found("b", Way::Forward, 9), ["c", "x", "y"]);
+    assert_eq!(found("x", Way::Back, 9), ["c", "b", "a"]);
+    assert_eq!(found("y", Way::Back, 2), ["x", "c"]);
+    assert_eq!(found("n", Way::Forward, 1), ["x"]);
+    assert_eq!(found("n", Way::Back, 1), ["c"]);
+    assert!(found("a", Way::Back, 9).is_empty());
+}

@@ -31,7 +31,7 @@ use tokio::time::Instant;
 
 pub use inodes::Inodes;
 pub use keys::KeyList;
-pub use known::Revision;
+pub use known::{Revision, Way};
 pub use listing::{Entry, Listing, Mark};
 pub use names::looks_like_a_file;
 
@@ -233,12 +233,13 @@ impl Namespace {
         self.answer(&self.place(dir, name, self.believed()))
     }
 
-    /// The files behind `key` in its directory, in order, as far as they are known; at most `most`.
-    pub fn files_after(&self, key: &str, most: usize) -> Vec<Arc<ObjectVersion>> {
+    /// The files behind `key` in its directory, in order, as far as they are known, or those before it, from
+    /// there on; at most `most`.
+    pub fn files_from(&self, key: &str, way: Way, most: usize) -> Vec<Arc<ObjectVersion>> {
         let (prefix, name) = split(key);
         let directories = lock(&self.directories);
         let known = directories.known.peek(prefix);
-        known.map_or_else(Vec::new, |known| known.files_after(name, most))
+        known.map_or_else(Vec::new, |known| known.files_from(name, way, most))
     }
 
     /// What `name` in `dir` stands for, from memory or from S3.

@@ -14,7 +14,7 @@ use super::listing::before;
 use super::names::is_sayable;
 use super::ranges;
 use super::shape::Shape;
-use super::{Dir, Namespace, Node};
+use super::{Dir, Namespace, Node, Way};
 use crate::request::Request;
 use crate::s3::parsers::passes;
 use crate::s3::pretended::{
@@ -321,7 +321,7 @@ async fn true_listing(root: &str, keys: Arc<BTreeSet<String>>, most: usize, empt
 /// What was replaced while it was read is forgotten, and of nothing else.
 fn forget_some<'a>(namespace: &Namespace, prefixes: impl Iterator<Item = &'a &'a str>) {
     for prefix in prefixes {
-        let versions = namespace.files_after(prefix, 3);
+        let versions = namespace.files_from(prefix, Way::Forward, 3);
         for version in versions
             .iter()
             .filter(|version| version.key.starts_with(prefix))

@@ -312,6 +312,17 @@ fn objects_that_come_whole_do_not_push_one_another_out() {
 
 #[test]
 fn files_in_listing_order_are_fetched_before_they_are_opened_and_once() {
+    read_in_order(0..200);
+}
+
+/// The latest day first.
+#[test]
+fn files_from_the_last_one_back_are_fetched_before_they_are_opened_and_once() {
+    read_in_order((300..500).rev());
+}
+
+/// Reads 200 of 1,000 files.
+fn read_in_order(order: impl Iterator<Item = u64>) {
     const FILES: u64 = 200;
     let key = |i: u64| format!("run/{i:04}.nc");
     let world = objects((0..1000).map(|i| (key(i), 100 * KIB)));
@@ -319,7 +330,7 @@ fn files_in_listing_order_are_fetched_before_they_are_opened_and_once() {
     assert_eq!(mount.names("run").len(), 1000);
     far_away(&world);
     world.reset_counters();
-    for i in 0..FILES {
+    for i in order {
         assert!(mount.read(&key(i)) == computed(&key(i), 0, 102_400), "{i}");
     }
     let counters = world.counters();

@@ -1,0 +1,229 @@
+//! What is fetched ahead of whom, in directories that are only lists.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+use std::time::SystemTime;
+
+use super::*;
+use crate::s3::{ETag, ObjectMeta};
+
+/// Of each file.
+const SIZE: u64 = 20 << 20;
+
+/// For the start of any number of files.
+fn room(whole: u64) -> Room {
+    Room {
+        starts: usize::MAX,
+        whole,
+    }
+}
+
+struct Directory(Vec<Arc<ObjectVersion>>);
+
+impl Directory {
+    fn new(count: u64) -> Self {
+        Self::in_it("d", count)
+    }
+
+    fn in_it(name: &str, count: u64) -> Self {
+        let version = |i: u64| ObjectVersion {
+            number: NonZeroU64::MIN.saturating_add(i),
+            key: format!("{name}/{i:06}").into(),
+            meta: ObjectMeta {
+                size: SIZE,
+                etag: ETag::from("e"),
+                last_modified: SystemTime::UNIX_EPOCH,
+                storage: crate::s3::Storage::default(),
+            },
+        };
+        Self((0..count).map(|i| Arc::new(version(i))).collect())
+    }
+
+    fn from(&self, key: &str, way: Way, most: usize) -> Vec<Arc<ObjectVersion>> {
+        match way {
+            Way::Forward => {
+                let behind = self.0.partition_point(|file| *file.key <= *key);
+                self.0[behind..].iter().take(most).cloned().collect()
+            }
+            Way::Back => {
+                let before = self.0.partition_point(|file| *file.key < *key);
+                self.0[..before].iter().rev().take(most).cloned().collect()
+            }
+        }
+    }
+
+    /// Reads files in this order; how often each was fetched ahead, and how many before they
+    /// were read.
+    fn read(&self, order: impl IntoIterator<Item = usize>) -> (BTreeMap<usize, usize>, usize) {
+        self.read_after(&Siblings::default(), order)
+    }
+
+    /// The same after what was read before.
+    fn read_after(
+        &self,
+        siblings: &Siblings,
+        order: impl IntoIterator<Item = usize>,
+    ) -> (BTreeMap<usize, usize>, usize) {
+        let (mut fetched, mut in_time) = (BTreeMap::new(), 0);
+        for i in order {
+            in_time += usize::from(fetched.contains_key(&i));
+            let from = |key: &str, way, most| self.from(key, way, most);
+            let ahead = siblings.read(&self.0[i].key, room(0), Instant::now(), from);
+            for file in ahead.first {
+                let at = usize::try_from(file.number.get() - 1).expect("small");
+                *fetched.entry(at).or_default() += 1;
+            }
+        }
+        assert!(fetched.values().all(|times| *times == 1), "each once");
+        (fetched, in_time)
+    }
+}
+
+#[test]
+fn a_run_is_ahead_of_its_reader_and_little_is_wasted() {
+    let directory = Directory::new(1000);
+    let (fetched, in_time) = directory.read(100..300);
+    assert!(in_time >= 200 - EVIDENCE, "{in_time}");
+    assert!(fetched.len() - in_time <= 50, "{}", fetched.len());
+    let (fetched, _) = directory.read(10..15);
+    assert!(fetched.len() <= 6, "{}", fetched.len());
+}
+
+/// The latest day first.
+#[test]
+fn a_directory_is_read_backwards_as_well() {
+    let directory = Directory::new(1000);
+    let siblings = Siblings::default();
+    let (fetched, in_time) = directory.read_after(&siblings, (100..300).rev());
+    assert!(in_time >= 200 - EVIDENCE, "{in_time}");
+    assert!(fetched.len() - in_time <= 50, "{}", fetched.len());
+    let (_, in_time) = directory.read_after(&siblings, 400..500);
+    assert!(in_time >= 90, "{in_time}, and forward again");
+    let (fetched, in_time) = directory.read((0..900).step_by(3).rev());
+    assert!(in_time >= 300 - EVIDENCE, "{in_time}");
+    assert!(fetched.keys().all(|at| at % 3 == 0), "{fetched:?}");
+    let (fetched, _) = directory.read((0..1000).rev());
+    assert!(fetched.len() < 1000, "nothing before the first");
+}
+
+#[test]
+fn each_nth_file_is_a_run_of_its_own() {
+    let directory = Directory::new(2000);
+    for step in [2, 3, 4, 12, 30] {
+        let (fetched, in_time) = directory.read((5..1500).step_by(step).take(50));
+        assert!(in_time >= 50 - EVIDENCE, "{step}: {in_time}");
+        let none_between = fetched.keys().all(|at| at % step == 5 % step);
+        assert!(none_between, "{step}: {fetched:?}");
+        assert!(fetched.len() - in_time <= 12, "{step}: {}", fetched.len());
+    }
+    // The bands of a scene, and those of the next.
+    let bands = (0..100).flat_map(|scene| [1, 2, 3].map(|band| scene * 12 + band));
+    let (fetched, in_time) = directory.read(bands);
+    assert!(
+        fetched.len() <= 2 * in_time + 50,
+        "{in_time} of {}",
+        fetched.len()
+    );
+}
+
+/// Reads so many files in order, `through` of each four to their end: those that were fetched whole.
+fn fetched_whole(count: usize, through: impl Fn(usize) -> usize, most: u64) -> Vec<u64> {
+    let directory = Directory::new(1000);
+    let siblings = Siblings::default();
+    let mut fetched = Vec::new();
+    for (i, file) in directory.0.iter().enumerate().take(count) {
+        let from = |key: &str, way, most| directory.from(key, way, most);
+        let ahead = siblings.read(&file.key, room(most), Instant::now(), from);
+        fetched.extend(ahead.whole.iter().map(|file| file.number.get() - 1));
+        if i % 4 < through(i) {
+            siblings.read_through(&file.key, file.meta.size);
+        }
+    }
+    fetched
+}
+
+#[test]
+fn who_reads_files_to_their_end_finds_the_next_ones_whole() {
+    let fetched = fetched_whole(100, |_| 4, 10 * SIZE);
+    assert!(fetched.is_sorted() && fetched[0] <= 4, "{fetched:?}");
+    let last = fetched.last().expect("some");
+    assert_eq!(*last, 99 + 10, "as many ahead as there is room for");
+    assert_eq!(
+        u64::try_from(fetched.len()),
+        Ok(last - fetched[0] + 1),
+        "each once"
+    );
+    let few = fetched_whole(6, |_| 4, 10 * SIZE);
+    assert!(few.iter().filter(|nth| **nth >= 6).count() <= 2, "{few:?}");
+    assert!(fetched_whole(100, |_| 1, 10 * SIZE).is_empty(), "headers");
+    assert!(fetched_whole(100, |_| 4, SIZE - 1).is_empty(), "no room");
+    let headers_later = |nth| if nth < 200 { 4 } else { 0 };
+    let fetched = fetched_whole(400, headers_later, 2 * SIZE);
+    let last = fetched.last().expect("some");
+    assert!(
+        *last < 200 + 4 * LATELY as u64,
+        "{last}: until that is known"
+    );
+}
+
+#[test]
+fn runs_under_way_share_the_memory_for_whole_files() {
+    let directories = [Directory::new(100), Directory::in_it("e", 100)];
+    let siblings = Siblings::default();
+    let mut most = [0; 2];
+    for nth in 0..50 {
+        for (directory, most) in directories.iter().zip(&mut most) {
+            let file = &directory.0[nth];
+            let from = |key: &str, way, most| directory.from(key, way, most);
+            let ahead = siblings.read(&file.key, room(8 * SIZE), Instant::now(), from);
+            let furthest = ahead.whole.last().map_or(0, |file| file.number.get() - 1);
+            *most = furthest.saturating_sub(nth as u64).max(*most);
+            siblings.read_through(&file.key, SIZE);
+        }
+    }
+    assert!(most.iter().all(|most| (3..=4).contains(most)), "{most:?}");
+}
+
+#[test]
+fn sixteen_processes_share_a_run_or_have_one_each() {
+    let directory = Directory::new(1600);
+    // By turns, out of order within a turn.
+    let by_turns = (0..1600).map(|i| i / 16 * 16 + i % 16 * 7 % 16);
+    let (fetched, in_time) = directory.read(by_turns);
+    // Until as many are ahead as there are processes, some come too late.
+    assert!(in_time > 1400 && fetched.len() <= 1600, "{in_time}");
+    let parts = (0..1600).map(|i| i % 16 * 100 + i / 16);
+    let (_, in_time) = directory.read(parts);
+    assert!(in_time > 1500, "{in_time}");
+}
+
+#[test]
+fn a_directory_that_is_read_once_more_is_fetched_ahead_once_more() {
+    let directory = Directory::new(1000);
+    let siblings = Siblings::default();
+    for pass in 0..3 {
+        let (_, in_time) = directory.read_after(&siblings, 0..1000);
+        assert!(in_time >= 990, "{in_time} in pass {pass}");
+    }
+}
+
+#[test]
+fn a_run_in_a_directory_says_nothing_of_those_below() {
+    let mut run = Run::new(&"d/a".into(), Instant::now());
+    run.planned = "d/c".into();
+    assert!(run.covers("d/b") && !run.covers("d/b/1"));
+}
+
+#[test]
+fn files_here_and_there_are_no_run() {
+    let directory = Directory::new(1000);
+    let mut order: Vec<_> = (0..1000).collect();
+    fastrand::Rng::with_seed(1).shuffle(&mut order);
+    let (fetched, _) = directory.read(order.into_iter().take(100));
+    assert!(fetched.len() <= 4, "{fetched:?}");
+    let few = Directory::new(64);
+    let mut order: Vec<_> = (0..64).collect();
+    fastrand::Rng::with_seed(2).shuffle(&mut order);
+    let (fetched, _) = few.read(order.into_iter().take(24));
+    assert!(fetched.len() <= 8, "{fetched:?}");
+}
