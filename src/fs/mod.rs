@@ -224,9 +224,7 @@ impl Fs {
     ) -> Result<Slice, Error> {
         let file = self.files.get(handle).ok_or(Error::BadHandle)?;
         let mut whole = Vec::new();
-        // A zip or Parquet file is begun at its end.
-        let is_end = offset.saturating_add(len) >= file.object().meta.size;
-        if (offset == 0 || is_end) && file.is_untouched() {
+        if file.is_begun_by(offset, len) {
             let ahead = self.siblings_ahead(file.object());
             if offset == 0 {
                 self.along.read(file.object().number);

@@ -5,7 +5,7 @@
 //! hour of each day. It goes the way of the listing, or back, the latest day first. Several runs to a directory
 //! may be under way, and several processes may share one and take its files out of order. How many files are
 //! fetched ahead grows with what the run has read, so that little is wasted when it ends; no file is fetched
-//! ahead twice by one run. Of the next files it is the first bytes that are fetched; where those before were
+//! ahead twice by a run that keeps its way. Of the next files it is the first bytes that are fetched; where those before were
 //! read to their end, whole files.
 
 use std::collections::VecDeque;
@@ -85,7 +85,7 @@ pub(super) struct Ahead {
 }
 
 impl Siblings {
-    /// Notes that the file `key` is read from its start, and says what to fetch ahead within `room`.
+    /// Notes that the file `key` is read from its start, or from its end, and says what to fetch ahead within `room`.
     /// `from` gives the next files of the directory either way, as far as they are known, in order.
     pub(super) fn read(
         &self,
@@ -188,9 +188,11 @@ impl Run {
             self.span += steps;
             self.steps.note(steps);
             self.last = Arc::clone(key);
-            self.turned = 0;
         } else if **key != *self.last && steps(key, &self.last, BEHIND, self.way, from).is_none() {
             return false;
+        }
+        if **key != *self.first {
+            self.turned = 0;
         }
         self.read += 1;
         self.lately.0 += 1;

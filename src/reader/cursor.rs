@@ -36,6 +36,8 @@ const MAX_CURSORS: usize = 128;
 const LATELY: u64 = 8 * MAX_CURSORS as u64;
 /// One that nobody read for so long has no use for much memory.
 const PAUSE: Duration = Duration::from_secs(2);
+/// Who came back to a sequence so often after others had begun does so again. Once may be the kernel's read-ahead.
+const RETURNS: u32 = 2;
 /// So many of the last 32 reads that continued nothing mean that readers are all over the object.
 const SCATTERED: u32 = 24;
 /// A sequence that leaves out at least so much each time is worth a request for each step ...
@@ -98,8 +100,9 @@ struct Cursor {
     begun: u64,
     /// The number of its last read, and when that was.
     used: (u64, Instant),
-    /// Another sequence has begun right after that.
+    /// Another sequence has begun right after that, and how often it was gone on with all the same.
     is_left: bool,
+    returns: u32,
     /// The last read; together with the one before if they came as in a swap.
     last: ByteRange,
     /// The one before.
@@ -160,7 +163,7 @@ impl Cursors {
             Course::Backward(_) | Course::Strides(_) => false,
         };
         cursor.used = (self.reads, now);
-        cursor.is_left = false;
+        cursor.returns += u32::from(std::mem::take(&mut cursor.is_left));
         let plan = cursor.advance(read, bounds, now);
         if was_first && matches!(cursor.course, Course::Forward(_)) {
             self.runs.goes_on(cursor.first);
@@ -179,32 +182,29 @@ impl Cursors {
         plan
     }
 
-    /// `cursor`, with what is known of the stream that has come since to where it ran, and goes on at its end:
-    /// the kernel has the pages between them.
+    /// `cursor`, or in its stead the stream that has come since to where it ran, and goes on at its end.
     fn overtake(&mut self, mut cursor: Cursor) -> Cursor {
-        let Course::Forward(old) = &mut cursor.course else {
+        let lone;
+        let old = match &cursor.course {
+            Course::Forward(old) => old,
+            Course::New { swapped: false } => {
+                let Cursor { last, .. } = cursor;
+                lone = Forward::new(last.start(), last.end(), last.end(), 0);
+                &lone
+            }
+            Course::New { .. } | Course::Backward(_) | Course::Strides(_) => return cursor,
+        };
+        let reaches = |it: &Cursor| match &it.course {
+            Course::Forward(stream) => it.begun > cursor.used.0 && stream.reaches(old),
+            Course::New { .. } | Course::Backward(_) | Course::Strides(_) => false,
+        };
+        let Some(at) = self.cursors.iter().rposition(reaches) else {
             return cursor;
         };
-        let overtakes = |it: &Cursor| match &it.course {
-            Course::Forward(stream) if !stream.is_guess && stream.scan.is_none() => {
-                let has_come = old.begun <= stream.planned && stream.next <= old.next;
-                has_come && it.begun > cursor.used.0
-            }
-            _ => false,
-        };
-        let at = self.cursors.iter().rposition(overtakes);
-        if let Some(at) = at.filter(|_| old.scan.is_none())
-            && let Cursor {
-                course: Course::Forward(mut stream),
-                begun,
-                ..
-            } = self.cursors.remove(at)
-        {
-            stream.planned = stream.planned.max(old.planned);
-            stream.next = old.next;
-            if old.window <= stream.window {
-                *old = stream;
-            }
+        let Cursor { begun, course, .. } = self.cursors.remove(at);
+        if let Course::Forward(mut stream) = course {
+            stream.skip(old);
+            cursor.course = Course::Forward(stream);
             cursor.begun = begun;
         }
         cursor
@@ -233,7 +233,10 @@ impl Cursors {
             Course::Backward(_) | Course::Strides(_) => true,
         };
         // Readers who take turns come back; who reads here and there does not.
-        let is_read = |cursor: &&Cursor| !cursor.is_left && now < cursor.used.1 + PAUSE;
+        let is_read = |cursor: &&Cursor| {
+            let is_lively = now < cursor.used.1 + PAUSE;
+            is_lively && (!cursor.is_left || cursor.returns >= RETURNS)
+        };
         self.cursors.iter().filter(is_read).filter(is_one).count() as u64
     }
 
@@ -322,6 +325,7 @@ impl Cursors {
             begun: self.reads,
             used: (self.reads, now),
             is_left: false,
+            returns: 0,
             last: read,
             before: None,
             course,

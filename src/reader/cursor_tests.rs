@@ -342,18 +342,37 @@ fn streams_that_have_ended_do_not_count() {
         cursors.access(read, GIB << 20, 64 * MIB, now);
     }
     assert_eq!(cursors.streams(now), 16, "in turn");
+    // Each looks something up, here and there, before it reads on.
+    for (piece, nth) in (4..8).flat_map(|piece| (0..16).map(move |nth| (piece, nth))) {
+        for read in [
+            range((2000 + nth * nth) * GIB + piece * MIB, MIB),
+            range(random.u64(1..GIB) * KIB, 4 * KIB),
+        ] {
+            cursors.access(read, GIB << 20, 64 * MIB, now);
+        }
+    }
+    assert!(cursors.streams(now) >= 16, "{}", cursors.streams(now));
     assert_eq!(cursors.streams(now + PAUSE), 0);
 }
 
 /// The kernel has the pages of what was read before, so the stream leaves that out.
 #[test]
 fn a_stream_through_what_was_read_before_is_one() {
+    for seed in 1..=7 {
+        for pieces in [1, 4] {
+            stream_through(seed, pieces);
+        }
+    }
+}
+
+fn stream_through(seed: u64, pieces: usize) {
     let (mut cursors, mut now) = (Cursors::default(), Instant::now());
-    let mut random = fastrand::Rng::with_seed(13);
+    let mut random = fastrand::Rng::with_seed(seed);
     let mut known = vec![false; 1024];
     for _ in 0..60 {
         let at = random.usize(1..1020);
-        for piece in (at..at + 4).filter(|piece| !std::mem::replace(&mut known[*piece], true)) {
+        for piece in (at..at + pieces).filter(|piece| !std::mem::replace(&mut known[*piece], true))
+        {
             cursors.access(range(piece as u64 * MIB, MIB), GIB, 128 * MIB, now);
         }
     }
@@ -373,8 +392,28 @@ fn a_stream_through_what_was_read_before_is_one() {
         // Ten windows a second.
         now += Duration::from_micros(MIB * 100_000 / (planned - start));
     }
-    assert!(random <= 2, "{random}");
-    assert!(furthest > 64 * MIB, "{furthest}");
+    assert!(random <= 2, "{random} of {seed}, {pieces}");
+    assert!(furthest > 100 * MIB, "{furthest} of {seed}, {pieces}");
+}
+
+/// As with O_DIRECT, where the page cache answers nobody.
+#[test]
+fn a_second_reader_of_what_was_read_keeps_a_stream_of_its_own() {
+    for (begin, turns) in [(0, 1), (0, 10), (100, 3), (100, 10)] {
+        let (mut cursors, now) = (Cursors::default(), Instant::now());
+        let mut read = |at| cursors.access(range(at * MIB, MIB), 4 * GIB, 64 * MIB, now);
+        (0..500).for_each(|at| drop(read(at)));
+        let mut at = begin;
+        let mut random = 0;
+        for first in 500..540 {
+            random += u32::from(read(first).random);
+            for _ in 0..turns {
+                random += u32::from(read(at).random);
+                at += 1;
+            }
+        }
+        assert!(random <= 1, "{random} of {begin}, {turns}");
+    }
 }
 
 /// Where as many sequences as are followed have ended, others begin side by side.

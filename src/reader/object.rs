@@ -24,6 +24,7 @@ pub struct OpenObject {
     shared: Arc<Shared>,
     /// Bytes that were read.
     read: AtomicU64,
+    is_begun: AtomicBool,
     is_much: AtomicBool,
     is_through: AtomicBool,
 }
@@ -80,6 +81,7 @@ impl Reader {
         OpenObject {
             shared,
             read: AtomicU64::new(0),
+            is_begun: AtomicBool::new(false),
             is_much: AtomicBool::new(false),
             is_through: AtomicBool::new(false),
         }
@@ -92,9 +94,14 @@ impl OpenObject {
         &self.shared.object
     }
 
-    /// Whether nothing was read from it yet.
-    pub fn is_untouched(&self) -> bool {
-        self.read.load(Ordering::Relaxed) == 0
+    /// Whether a read is the first one, at the start, or at the end, where zip and Parquet have their table of
+    /// contents: says so once.
+    pub fn is_begun_by(&self, offset: u64, len: u64) -> bool {
+        let is_end = offset.saturating_add(len) >= self.object().meta.size;
+        // What the kernel reads ahead may be the end as well.
+        let is_begin = offset == 0 || is_end && len < cursor::STREAMS_READ;
+        let is_first = is_begin && self.read.load(Ordering::Relaxed) == 0;
+        is_first && !self.is_begun.swap(true, Ordering::Relaxed)
     }
 
     /// Whether by now nearly all of it was read, or so much that files like it come whole: says so once.

@@ -188,10 +188,11 @@ impl Collection {
         ranges.sort_unstable_by_key(|range| range.start());
         ranges.dedup_by(|next, range| {
             let end = range.end().max(next.end());
-            let both =
-                ByteRange::new(range.start(), end).filter(|_| next.start() <= range.end() + GAP);
-            *range = both.unwrap_or(*range);
-            both.is_some()
+            let is_near = next.start() <= range.end() + GAP;
+            if let Some(both) = ByteRange::new(range.start(), end).filter(|_| is_near) {
+                *range = both;
+            }
+            is_near
         });
         let bytes: u64 = ranges.iter().copied().map(ByteRange::len).sum();
         if ranges.len() > MOST_RANGES || bytes > most {
@@ -202,17 +203,17 @@ impl Collection {
 
     fn read(&mut self, place: Place) {
         if self.places.len() < REMEMBERED || self.places.contains_key(&place) {
-            let has = self.places.entry(place).or_default();
-            *has = (*has + 1.0).min(MOST_HAD);
+            *self.places.entry(place).or_default() += 1.0;
         }
     }
 
     /// Notes that a file was read at these places only.
     fn keep(&mut self, read: &BTreeSet<Place>) {
         self.places.retain(|place, has| {
-            if !read.contains(place) {
-                *has *= LEFT;
-            }
+            *has = match read.contains(place) {
+                true => has.min(MOST_HAD),
+                false => *has * LEFT,
+            };
             *has >= LEAST_HAD
         });
     }
@@ -243,12 +244,12 @@ impl Visit {
                 continue;
             }
             let mut collection = lock(&self.collection);
+            collection.read(place);
             if self.read.len() > self.most {
                 collection.take_back(&self.read);
                 self.expected.clear();
                 return false;
             }
-            collection.read(place);
             self.is_just_much |= collection.is_given_up() && self.read.len() == collection.much;
         }
         let at = self.expected.partition_point(|it| it.end() < range.end());
@@ -275,7 +276,8 @@ impl Visit {
                 collection.keep(&self.read);
             }
         }
-        if came_whole && self.is_informed {
+        // A small one comes with its header and its end.
+        if came_whole && self.is_informed && self.size > HEADER + TAIL {
             collection.in_vain = (collection.in_vain + IN_VAIN.0).min(2 * IN_VAIN.1);
             collection.much = self.read.len().div_ceil(2);
         } else if !self.read.is_empty() && self.read.len() < collection.much {
@@ -358,6 +360,23 @@ mod tests {
         assert_eq!(places.of(&next), [range(size(6) - tail, tail)]);
         let short = file("part-7.parquet", 1000);
         assert_eq!(places.of(&short), [range(0, 1000)]);
+    }
+
+    #[test]
+    fn small_files_among_others_that_are_read_whole_spoil_nothing() {
+        let places = Places::new(512 << 20);
+        for nth in 1..=20 {
+            let is_small = nth % 3 == 0;
+            let size = if is_small { 10_000 * nth } else { 30_000_000 };
+            let mut visit = places.visit(&file(&format!("part-{nth}.parquet"), size));
+            let tail = size.saturating_sub(60_000);
+            let is_foreseen = visit.read(range(tail, size - tail));
+            assert!(is_foreseen || nth <= 2 || is_small, "{nth}");
+            if is_small {
+                visit.read(range(0, size));
+            }
+            visit.end(is_small);
+        }
     }
 
     #[test]
