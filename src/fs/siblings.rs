@@ -5,8 +5,8 @@
 //! hour of each day. It goes the way of the listing, or back, the latest day first. Several runs to a directory
 //! may be under way, and several processes may share one and take its files out of order. How many files are
 //! fetched ahead grows with what the run has read, so that little is wasted when it ends; no file is fetched
-//! ahead twice by a run that keeps its way. Of the next files it is the first bytes that are fetched; where those before were
-//! read to their end, whole files.
+//! ahead twice by a run that keeps its way. Of the next files it is the first bytes that are fetched; where
+//! those before were read to their end, whole files.
 
 use std::collections::VecDeque;
 use std::time::Duration;

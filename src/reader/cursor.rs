@@ -188,8 +188,8 @@ impl Cursors {
         let old = match &cursor.course {
             Course::Forward(old) => old,
             Course::New { swapped: false } => {
-                let Cursor { last, .. } = cursor;
-                lone = Forward::new(last.start(), last.end(), last.end(), 0);
+                let (start, end) = (cursor.last.start(), cursor.last.end());
+                lone = Forward::new(start, end, end, 0);
                 &lone
             }
             Course::New { .. } | Course::Backward(_) | Course::Strides(_) => return cursor,

@@ -121,15 +121,15 @@ impl Forward {
         fetch
     }
 
-    /// Whether this stream has planned as far as where `old`, of which it comes from before, began, and not passed
-    /// its end.
+    /// Whether this stream, which comes from before `old`, is planned as far as where that began, and has not
+    /// passed its end.
     pub(super) fn reaches(&self, old: &Self) -> bool {
         let are_runs = !self.is_guess && self.scan.is_none() && old.scan.is_none();
         let has_come = self.begun < old.begun && old.begun <= self.planned;
         are_runs && has_come && self.next <= old.next
     }
 
-    /// Goes on at the end of `old`: the kernel has the pages up to there.
+    /// Goes on at the end of `old`, which it [reaches](Self::reaches): the kernel has the pages up to there.
     pub(super) fn skip(&mut self, old: &Self) {
         if let Some((_, from)) = &mut self.judged {
             *from += old.next - self.next;

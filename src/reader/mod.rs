@@ -88,8 +88,8 @@ impl Reader {
         self.fetch_places(&object);
     }
 
-    /// Fetches what objects like this one, which is probably read next, were read at behind their header, as far
-    /// as there is memory for it.
+    /// Fetches of an object that is probably read next where those like it were read, as far as there is memory
+    /// for it.
     pub fn fetch_places(self: &Arc<Self>, object: &Arc<ObjectVersion>) {
         for place in self.places.of(object) {
             self.fetch_for_later(object, place, forward::START);

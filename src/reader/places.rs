@@ -4,9 +4,9 @@
 //! of each day, the attributes of each granule. What two of them were read at is fetched of the next one
 //! along with its first bytes, in one round trip instead of one for each place; [`Reader::fetch_start`] does
 //! so before it is opened. Files of like names are those whose keys differ in digits only, also where each day
-//! has a directory of its own. Near the end of a file, where Parquet and zip have their table of contents,
-//! places count from there. In files whose parts are compressed, the metadata mostly stays where it is, and the data does
-//! not: places where only one file was read are forgotten again. Collections whose files come whole all the
+//! has a directory of its own. Near the end of a file, where Parquet and zip have their table of contents, places
+//! count from there. In files whose parts are compressed, the metadata mostly stays where it is, and the data
+//! does not: places where only one file was read are forgotten again. Collections whose files come whole all the
 //! same, as readers of each wait too often elsewhere, are given up.
 //!
 //! [`Reader::fetch_start`]: super::Reader::fetch_start
@@ -82,7 +82,7 @@ enum Place {
 }
 
 impl Place {
-    /// Those that a read behind the header of a file of `size` bytes touches.
+    /// Those that a read of a file of `size` bytes touches. The header has none, except where it is the end.
     fn all(read: ByteRange, size: u64) -> impl Iterator<Item = Self> {
         let tail = size - TAIL.min(size / TAIL_PART);
         let first = (read.start() / PLACE).max(HEADER / PLACE);
