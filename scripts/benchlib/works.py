@@ -130,6 +130,13 @@ def winds():
     return [row for rows in steps for row in rows]
 
 
+def after_jumps():
+    """4 MiB here and there, and then all of it in order."""
+    numbers = random.Random(SEED)
+    jumps = [numbers.randrange(950) * MIB for _ in range(60)]
+    return [(jump + nth * MIB, MIB) for jump in jumps for nth in range(4)] + [(nth * MIB, MIB) for nth in range(1000)]
+
+
 def sample(name, title, job=None):
     """A job of benchlib/granule.py on the file that its name begins with."""
     return Work(name, title, "s", [], {"kind": "sample", "sample": name.partition("-")[0], "job": job or name})
@@ -143,10 +150,11 @@ def open_files(name, count, workers):
     return Work(name, title, "MB/s", [f"open:{count}:{16 * MIB}"], job)
 
 
-def whole_files(name, count, each):
+def whole_files(name, count, each, back=False):
     keys = [f"files/{index:08}.bin" for index in range(count)]
-    job = {"kind": "stream", "share": "keys", "keys": keys, "workers": 1, "length": each}
-    return Work(name, f"{count} files of {size(each)}, in turn", "MB/s", [f"files:{count}:{each}"], job)
+    job = {"kind": "stream", "share": "keys", "keys": keys[::-1] if back else keys, "workers": 1, "length": each}
+    how = "the last one first" if back else "in turn"
+    return Work(name, f"{count} files of {size(each)}, {how}", "MB/s", [f"files:{count}:{each}"], job)
 
 
 def small(name, count, workers):
@@ -172,6 +180,14 @@ def series(name, count, workers):
     how = "in turn" if workers == 1 else f"by {workers} processes"
     title = f"a box of each of {count} files of 20 MiB, {how}"
     return Work(name, title, "reads/s", [f"days:{count}:{20 * MIB}"], job)
+
+
+def tails(name, count):
+    """The tables of contents of Parquet or zip files."""
+    keys = [f"parts/{index:08}.bin" for index in range(count)]
+    job = {"kind": "boxes", "keys": keys, "workers": 1, "pieces": [(20 * MIB - 64 * KIB, 64 * KIB)]}
+    title = f"last 64 KiB of each of {count} files of 20 MiB"
+    return Work(name, title, "reads/s", [f"parts:{count}:{20 * MIB}"], job)
 
 
 def cold(name, directory, objects, each, count):
@@ -214,6 +230,7 @@ def works(quick):
         at_random("mmap-faults-16", 4 * KIB, 16, 1_600, mapped=True),
         of_one("stream-64k", "one stream, 1 GiB by 64 KiB", "whole", 1, GIB, piece=64 * KIB),
         whole_files("files-20m", 60, 20 * MIB),
+        whole_files("files-back", 60, 5 * MIB, back=True),
         pieces("tiles", "10 windows of 4 x 4 tiles of 190 KiB", tiles()),
         pieces("columns", "Parquet, 4 of the columns of 16 row groups", columns()),
         pieces("backward", "200 MiB backward, by 1 MiB", backward()),
@@ -222,6 +239,8 @@ def works(quick):
         each_fourth("fourth", 100),
         series("series", 100, 1),
         series("series-16", 320, 16),
+        tails("tails", 100),
+        pieces("after-jumps", "60 x 4 MiB here and there, then 1,000 MiB in order", after_jumps()),
         of_one("strided", "1 MiB of each 17 MiB, one stream", "whole", 1, shared, skip=16 * MIB),
         of_one("same-object-64", f"64 processes, each all of one {size(shared)}", "whole", 64, shared, patience=3),
         of_one("parts-64", f"64 processes, each its part of one {size(shared)}", "parts", 64, shared),
@@ -253,6 +272,7 @@ def works(quick):
 # Left out by --quick: 3 minutes are short, and others say nearly the same, or take longer.
 NOT_QUICK = ("streams-4", "random-64k-1", "mmap-faults-1", "mmap-faults-16", "strided", "same-object-64", "parts-64")
 NOT_QUICK += ("stream-64k", "files-20m", "tiles", "columns", "backward", "headers", "winds", "fourth", "series", "series-16")
+NOT_QUICK += ("files-back", "tails", "after-jumps")
 NOT_QUICK += ("open-1000", "hdf5-slices", "netcdf-box", "netcdf-variable", "cog-overview", "ls-again")
 # Only where --works names it: peers take half an hour.
 ONLY_NAMED = ("ls-million",)
