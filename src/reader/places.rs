@@ -180,7 +180,8 @@ impl Collection {
 
     /// What the next file of `size` bytes will be read at: nothing, if that is more than `most` bytes.
     fn expected(&self, size: u64, most: u64) -> Vec<ByteRange> {
-        if self.is_given_up() {
+        // What comes whole is compared with S3's checksum; a part of it would not be.
+        if self.is_given_up() || size <= HEADER {
             return Vec::new();
         }
         let read = self.places.iter().filter(|(_, has)| **has >= ENOUGH);
@@ -359,7 +360,7 @@ mod tests {
         let next = file("part-6.parquet", size(6));
         assert_eq!(places.of(&next), [range(size(6) - tail, tail)]);
         let short = file("part-7.parquet", 1000);
-        assert_eq!(places.of(&short), [range(0, 1000)]);
+        assert!(places.of(&short).is_empty(), "it comes whole");
     }
 
     #[test]
