@@ -154,8 +154,7 @@ mod tests {
 
     #[test]
     fn every_option_has_its_environment_variable() {
-        let check = |command, others: &[&str]| {
-            let command: clap::Command = command;
+        let check = |command: clap::Command, others: &[&str]| {
             for arg in command.get_arguments() {
                 let id = arg.get_id().as_str();
                 if !others.contains(&id) {

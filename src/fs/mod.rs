@@ -244,7 +244,7 @@ impl Fs {
             self.reader.fetch_start(sibling, size);
         }
         if file.was_just_read_through() {
-            let ObjectVersion { key, meta, .. } = &**file.object();
+            let ObjectVersion { key, meta, .. } = file.object();
             self.siblings.read_through(key, meta.size);
         }
         if let Err(s3::Error::Changed | s3::Error::NotFound) = &read {

@@ -178,10 +178,10 @@ impl Run {
         key: &Arc<str>,
         from: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
     ) -> bool {
-        if self.is_behind(&self.first, key) || directory(key) != directory(&self.last) {
+        if self.way.is_behind(&self.first, key) || directory(key) != directory(&self.last) {
             return false;
         }
-        if self.is_behind(key, &self.last) {
+        if self.way.is_behind(key, &self.last) {
             let Some(steps) = steps(&self.last, key, NEAR, self.way, from) else {
                 return false;
             };
@@ -209,7 +209,7 @@ impl Run {
         key: &Arc<str>,
         from: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
     ) -> bool {
-        if !self.is_behind(&self.first, key) || directory(key) != directory(&self.first) {
+        if !self.way.is_behind(&self.first, key) || directory(key) != directory(&self.first) {
             return false;
         }
         let Some(steps) = steps(key, &self.first, NEAR, self.way, from) else {
@@ -226,10 +226,7 @@ impl Run {
     }
 
     fn turn(&mut self) {
-        self.way = match self.way {
-            Way::Forward => Way::Back,
-            Way::Back => Way::Forward,
-        };
+        self.way = self.way.turned();
         std::mem::swap(&mut self.first, &mut self.last);
         self.planned = Arc::clone(&self.last);
         self.whole = Arc::clone(&self.last);
@@ -237,17 +234,10 @@ impl Run {
         self.steps = std::mem::take(&mut self.steps_back);
     }
 
-    /// Whether `key` is behind `other` the way that this run goes.
-    fn is_behind(&self, key: &str, other: &str) -> bool {
-        match self.way {
-            Way::Forward => key > other,
-            Way::Back => key < other,
-        }
-    }
-
     fn covers(&self, key: &str) -> bool {
-        let is_behind_all = self.is_behind(key, &self.last) && self.is_behind(key, &self.planned);
-        let is_within = !self.is_behind(&self.first, key) && !is_behind_all;
+        let is_behind_all =
+            self.way.is_behind(key, &self.last) && self.way.is_behind(key, &self.planned);
+        let is_within = !self.way.is_behind(&self.first, key) && !is_behind_all;
         is_within && directory(key) == directory(&self.first)
     }
 
@@ -300,10 +290,7 @@ fn behind(
     way: Way,
     mut files: Vec<Arc<ObjectVersion>>,
 ) -> Vec<Arc<ObjectVersion>> {
-    files.retain(|file| match way {
-        Way::Forward => file.key > *planned,
-        Way::Back => file.key < *planned,
-    });
+    files.retain(|file| way.is_behind(&file.key, planned));
     if let Some(last) = files.last() {
         *planned = Arc::clone(&last.key);
     }

@@ -24,6 +24,25 @@ pub enum Way {
     Back,
 }
 
+impl Way {
+    /// The other one.
+    #[must_use]
+    pub fn turned(self) -> Self {
+        match self {
+            Self::Forward => Self::Back,
+            Self::Back => Self::Forward,
+        }
+    }
+
+    /// Whether `key` comes behind `other` this way.
+    pub fn is_behind(self, key: &str, other: &str) -> bool {
+        match self {
+            Self::Forward => key > other,
+            Self::Back => key < other,
+        }
+    }
+}
+
 /// A half-open interval of key space behind the directory's prefix; no end means to its last key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Span {

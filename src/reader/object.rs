@@ -90,7 +90,7 @@ impl Reader {
 
 impl OpenObject {
     /// The version that is open.
-    pub fn object(&self) -> &Arc<ObjectVersion> {
+    pub fn object(&self) -> &ObjectVersion {
         &self.shared.object
     }
 
@@ -251,7 +251,7 @@ impl OpenObject {
             reader.whole.fetch_add(size, Ordering::Relaxed);
             access.whole = size;
         }
-        let (reader, object) = (Arc::clone(reader), Arc::clone(self.object()));
+        let (reader, object) = (Arc::clone(reader), Arc::clone(&self.shared.object));
         let all = whole::fetch(reader, object, Arc::clone(&self.shared.at));
         let fetch_all = spawn(all.in_current_span()).abort_handle();
         self.access().ahead.push(fetch_all);
@@ -292,7 +292,7 @@ impl OpenObject {
 
     fn spawn_fetch(&self, fill: Fill, request: Request) -> AbortHandle {
         let reader = Arc::clone(self.reader());
-        let object = Arc::clone(self.object());
+        let object = Arc::clone(&self.shared.object);
         let bytes = fill.rest().map_or(0, ByteRange::len);
         self.shared.fetched.fetch_add(bytes, Ordering::Relaxed);
         let fetch = async move { fetch(&reader, &object, fill, request).await };

@@ -389,10 +389,7 @@ fn files_that_are_read_at_their_end_are_fetched_there() {
     world.reset_counters();
     for i in 0..FILES {
         let file = File::open(mount.path(key(i))).expect("open");
-        let mut tail = vec![0; 64 << 10];
-        let at = size(i) - (64 << 10);
-        file.read_exact_at(&mut tail, at).expect("a tail");
-        assert!(tail == computed(&key(i), at, tail.len()), "{i}");
+        read(&file, &key(i), size(i) - 64 * KIB, 64 * KIB);
     }
     let counters = world.counters();
     // As many are ahead as a quarter of what was read, and at least four.
