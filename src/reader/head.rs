@@ -8,20 +8,25 @@ use super::credit::Credit;
 use crate::s3::ByteRange;
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 
-/// What comes along: the overviews of a scene of 10,000 pixels a side, down to an eighth of it.
-const HEAD: u64 = 4 << 20;
-/// Suffixes of each kind of such files: their first bytes would say it a round trip later.
-const KINDS: [[&str; 2]; 2] = [["tif", "tiff"], ["nc", "nc4"]];
+/// The overviews of a scene of 10,000 pixels a side, down to an eighth of it.
+const OVERVIEWS: u64 = 4 << 20;
+/// What netCDF-C reads, as the kernel asks for it: that begins with a short read, and ends a little further.
+const NETCDF: u64 = (4 << 20) + (64 << 10);
+/// Suffixes of each kind of such files, as their first bytes would say it a round trip later, and what comes along.
+const KINDS: [([&str; 2], u64); 2] = [(["tif", "tiff"], OVERVIEWS), (["nc", "nc4"], NETCDF)];
 
 /// What all objects of a mount have shown, of each kind.
 #[derive(Debug, Default)]
 pub(super) struct Heads([Mutex<Credit>; KINDS.len()]);
 
 impl Heads {
-    fn of(&self, key: &str) -> Option<&Mutex<Credit>> {
+    /// Whether heads of such files are worth it, and how long they are.
+    fn of(&self, key: &str) -> Option<(&Mutex<Credit>, u64)> {
         let (_, suffix) = key.rsplit_once('.')?;
-        let is_one = |kind: &[&str; 2]| kind.iter().any(|it| suffix.eq_ignore_ascii_case(it));
-        self.0.get(KINDS.iter().position(is_one)?)
+        let mut kinds = self.0.iter().zip(KINDS);
+        let is_one = |kind: [&str; 2]| kind.iter().any(|it| suffix.eq_ignore_ascii_case(it));
+        let (credit, (_, len)) = kinds.find(|(_, (suffixes, _))| is_one(*suffixes))?;
+        Some((credit, len))
     }
 }
 
@@ -41,19 +46,19 @@ impl Head {
         header: ByteRange,
         size: u64,
     ) -> Option<ByteRange> {
-        if !lock(heads.of(key)?).spend() {
+        let (credit, len) = heads.of(key)?;
+        if !lock(credit).spend() {
             return None;
         }
         self.is_unused.store(true, Ordering::Relaxed);
-        ByteRange::new(header.end(), HEAD.min(size))
+        ByteRange::new(header.end(), len.min(size))
     }
 
     /// Notes a read of the object `key`; headers are `header` bytes long.
     pub(super) fn read(&self, heads: &Heads, key: &str, header: u64, read: ByteRange) {
-        let is_behind_header = header <= read.start() && read.start() < HEAD;
-        if is_behind_header
+        if let Some((credit, len)) = heads.of(key)
+            && (header..len).contains(&read.start())
             && self.is_unused.swap(false, Ordering::Relaxed)
-            && let Some(credit) = heads.of(key)
         {
             lock(credit).earn();
         }
@@ -73,7 +78,7 @@ mod tests {
         assert_eq!(along(&Head::default(), "README"), None);
         for nth in 0..8 {
             let head = Head::default();
-            assert_eq!(along(&head, "a/B04.TIF"), Some(range(4096, HEAD)));
+            assert_eq!(along(&head, "a/B04.TIF"), Some(range(4096, OVERVIEWS)));
             if nth < 3 {
                 for start in [1 << 20, 2 << 20] {
                     head.read(&heads, "a/B04.TIF", 256 << 10, range(start, start + 4096));
@@ -81,6 +86,6 @@ mod tests {
             }
         }
         assert_eq!(along(&Head::default(), "c.tiff"), None, "in vain too often");
-        assert_eq!(along(&Head::default(), "c.nc"), Some(range(4096, HEAD)));
+        assert_eq!(along(&Head::default(), "c.nc"), Some(range(4096, NETCDF)));
     }
 }

@@ -10,7 +10,7 @@ use reqwest::Response;
 use crate::support::{Raw, S3, head_field, settings};
 
 /// Larger than what all buffers on the way hold.
-const SIZE: u64 = 20_000_000;
+const SIZE: u64 = 50_000_000;
 
 /// A world with the object `big`, as hyper serves it and as the lean loop does.
 fn worlds() -> [World; 2] {
