@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::backward::Backward;
 use super::credit::Credit;
-use super::forward::{Bounds, Forward, LEAST_WINDOW, RAMP, START};
+use super::forward::{Bounds, Forward, LEAST_WINDOW, RAMP, SHORT, START};
 use super::random::WHOLE;
 use super::rows::Rows;
 use super::runs::Runs;
@@ -52,7 +52,7 @@ pub(super) struct Plan {
     pub(super) fetch: ByteRange,
     /// Ahead of it.
     pub(super) ahead: Vec<ByteRange>,
-    /// In GETs of so many bytes.
+    /// In GETs of so many bytes; longer ones where many are under way.
     pub(super) part: u64,
     /// Blocks that the reader has left behind.
     pub(super) spent: Option<ByteRange>,
@@ -272,6 +272,7 @@ impl Cursors {
         let mut plan = Plan::new(read, true);
         let mut course = Course::New { swapped: false };
         if read.start() == 0 {
+            plan.part = SHORT;
             // Most readers go on from here, and who asks for much at once wants more.
             plan.fetch = first_fetch(read.len(), size).unwrap_or(read);
             plan.random = false;
@@ -313,6 +314,7 @@ impl Cursors {
                     plan.fetch =
                         ByteRange::new(read.start(), end.min(read.end() + START)).unwrap_or(read);
                 }
+                plan.part = SHORT;
                 plan.ahead.extend(ByteRange::new(plan.fetch.end(), end));
                 let mut forward = Forward::new(read.start(), read.end(), end, window);
                 forward.is_guess = true;

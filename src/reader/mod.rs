@@ -43,6 +43,9 @@ const PART: u64 = 6 << 20;
 /// 90 MB/s and 25 ms to its first byte, bring 1.7 GB/s.
 const MAX_WINDOW: u64 = 160 << 20;
 
+/// Beside so many GETs, a long range comes no sooner by short ones: those only cost more.
+const QUIET: usize = 8;
+
 /// Reads object versions through one cache.
 #[derive(Debug)]
 pub struct Reader {
@@ -54,6 +57,8 @@ pub struct Reader {
     streams: AtomicU64,
     /// Bytes of the objects that are open and were fetched whole.
     whole: AtomicU64,
+    /// Each GET that was begun for an open object holds one.
+    fetches: Arc<()>,
     heads: head::Heads,
     places: places::Places,
     /// How the objects that are open are read, by the number of the version.
@@ -69,6 +74,7 @@ impl Reader {
             timeout,
             streams: AtomicU64::new(0),
             whole: AtomicU64::new(0),
+            fetches: Arc::default(),
             heads: head::Heads::default(),
             places: places::Places::new(memory_limit),
             accesses: Mutex::default(),
@@ -125,6 +131,11 @@ impl Reader {
         usize::try_from(self.most_ahead() / start).unwrap_or(usize::MAX)
     }
 
+    /// Whether there are so few GETs under way that several short ones bring a range sooner than a long one.
+    fn is_quiet(&self) -> bool {
+        Arc::strong_count(&self.fetches) <= QUIET
+    }
+
     /// What one stream may have in flight, in bytes: half of the memory belongs to them all.
     fn window(&self) -> u64 {
         let streams = self.streams.load(Ordering::Relaxed).max(1);
@@ -148,6 +159,13 @@ fn parts(range: ByteRange, len: u64) -> impl Iterator<Item = ByteRange> {
         start = end;
         part
     })
+}
+
+fn halves(range: ByteRange) -> impl Iterator<Item = ByteRange> {
+    let middle = range.start() + range.len() / 2;
+    let halves = [(range.start(), middle), (middle, range.end())];
+    let halves = halves.map(|(start, end)| ByteRange::new(start, end));
+    halves.into_iter().flatten()
 }
 
 /// Fetches what is absent of a range as a guess, if there is memory for it. How many bytes that were.

@@ -7,7 +7,7 @@ use tracing::Instrument as _;
 
 use super::cursor::{self, Cursors, Plan};
 use super::random::{self, Width};
-use super::{Reader, cached, fetch, forward, head, parts, places, whole};
+use super::{Reader, cached, fetch, forward, halves, head, parts, places, whole};
 use crate::cache::{Fill, Pinned, Slice, Status};
 use crate::request::Request;
 use crate::s3::{ByteRange, Error, ObjectVersion};
@@ -223,7 +223,12 @@ impl OpenObject {
         let wider = cache
             .pin(cached(self.object()), range, &request.as_prefetch())
             .await;
+        // What is whole is compared with S3's checksum.
+        let is_cut = range.len() >= forward::START && range.len() < size;
         let mut fills = match wider {
+            Ok(Some(wider)) if is_cut && self.reader().is_quiet() => {
+                halves(range).flat_map(|half| wider.claim(half)).collect()
+            }
             Ok(Some(wider)) => wider.claim(range),
             _ => pinned.claim(wanted),
         };
@@ -269,8 +274,12 @@ impl OpenObject {
     async fn fetch_ahead(&self, plan: &Plan) {
         let cache = &self.reader().cache;
         let request = Request::demand(self.reader().timeout).as_prefetch();
+        let part = match self.reader().is_quiet() {
+            true => plan.part,
+            false => plan.part.max(forward::START),
+        };
         let ranges = plan.ahead.iter();
-        for part in ranges.flat_map(|range| parts(*range, plan.part)) {
+        for part in ranges.flat_map(|range| parts(*range, part)) {
             let pinned = cache.pin(cached(self.object()), part, &request).await;
             let Ok(Some(pinned)) = pinned else {
                 // No memory for more: the cursor must not believe that it is on its way.
@@ -295,7 +304,11 @@ impl OpenObject {
         let object = Arc::clone(&self.shared.object);
         let bytes = fill.rest().map_or(0, ByteRange::len);
         self.shared.fetched.fetch_add(bytes, Ordering::Relaxed);
-        let fetch = async move { fetch(&reader, &object, fill, request).await };
+        let counted = Arc::clone(&reader.fetches);
+        let fetch = async move {
+            let _counted = counted;
+            fetch(&reader, &object, fill, request).await
+        };
         // A read is traceable down to the requests that it caused.
         spawn(fetch.in_current_span()).abort_handle()
     }

@@ -191,9 +191,23 @@ fn a_file_of_5_mib_is_asked_for_at_once() {
         read(&file, "one", offset, MIB);
     }
     let counters = world.counters();
-    // Over so many connections that it is here one and a half round trips later.
-    assert_eq!((counters.get, counters.depth), (5, 1));
+    // Over so many connections that it is here one and a quarter round trips later.
+    assert_eq!((counters.get, counters.depth), (10, 1));
     assert_eq!(counters.body_bytes, 5 * MIB);
+}
+
+/// A chunk of an array, say, for one reader; many readers find both connections in use.
+#[test]
+fn long_reads_are_asked_for_by_halves_beside_few_others() {
+    let (world, _mount, file) = one(GIB);
+    far_away(&world);
+    read(&file, "one", 700 * MIB, MIB);
+    until_idle(&world);
+    world.reset_counters();
+    read(&file, "one", 500 * MIB, MIB);
+    let counters = world.counters();
+    assert_eq!((counters.get, counters.depth), (2, 1));
+    assert_eq!(counters.body_bytes, MIB);
 }
 
 #[test]
