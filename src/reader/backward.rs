@@ -46,6 +46,11 @@ impl Backward {
         parts
     }
 
+    /// Nothing before the `last` read is on its way any more.
+    pub(super) fn nothing_ahead(&mut self, last: ByteRange) {
+        self.planned = last.start();
+    }
+
     /// `part` and what was planned to come after it are not fetched after all; `last` is the last read.
     pub(super) fn not_fetched(&mut self, part: ByteRange, last: ByteRange) {
         if (self.planned..last.start()).contains(&part.start()) {

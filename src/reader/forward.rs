@@ -148,6 +148,13 @@ impl Forward {
         }
     }
 
+    /// Nothing of what is planned is on its way any more: the window begins to grow again.
+    pub(super) fn nothing_ahead(&mut self) {
+        self.planned = self.next;
+        self.window = self.window.min(RAMP);
+        (self.judged, self.rate, self.tries) = (None, 0, TRIES);
+    }
+
     /// What to fetch now, ahead of what is planned.
     pub(super) fn extend(&mut self, bounds: Bounds, now: Instant) -> Option<ByteRange> {
         let Bounds {

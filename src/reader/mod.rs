@@ -9,12 +9,14 @@
 mod backward;
 mod credit;
 mod cursor;
+mod cursors;
 mod first;
 mod forward;
 mod head;
 mod object;
 mod places;
 mod random;
+mod reopened;
 mod rows;
 mod runs;
 mod scan;
@@ -34,7 +36,7 @@ pub use object::OpenObject;
 use crate::cache::{BLOCK, Cache, CachedObject, Fill};
 use crate::request::{Class, Request};
 use crate::s3::{ByteRange, Error, ObjectVersion, Piece, S3};
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering, Weak, spawn};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, spawn};
 
 /// The largest GET. From a few MiB on the cost of a request disappears behind that of its bytes, and
 /// smaller parts spread a window over more connections, each of which S3 serves at some 90 MB/s.
@@ -61,8 +63,9 @@ pub struct Reader {
     fetches: Arc<()>,
     heads: head::Heads,
     places: places::Places,
-    /// How the objects that are open are read, by the number of the version.
-    accesses: Mutex<HashMap<NonZeroU64, Weak<object::Shared>>>,
+    reopened: reopened::Reopened,
+    /// The objects that are open, by the number of the version, and how many handles each has.
+    open: Mutex<HashMap<NonZeroU64, (Arc<object::Shared>, usize)>>,
 }
 
 impl Reader {
@@ -77,7 +80,8 @@ impl Reader {
             fetches: Arc::default(),
             heads: head::Heads::default(),
             places: places::Places::new(memory_limit),
-            accesses: Mutex::default(),
+            reopened: reopened::Reopened::default(),
+            open: Mutex::default(),
         })
     }
 
@@ -85,7 +89,7 @@ impl Reader {
     /// read next, as far as there is memory for it.
     pub fn fetch_start(self: &Arc<Self>, object: Arc<ObjectVersion>, len: u64) {
         let size = object.meta.size;
-        if let Some(range) = cursor::first_fetch(len, size) {
+        if let Some(range) = cursors::first_fetch(len, size) {
             let part = (range.len() / 4)
                 .next_multiple_of(BLOCK)
                 .clamp(forward::START, PART);
@@ -127,7 +131,7 @@ impl Reader {
     /// Of how many objects like `object` that are not open yet the start may be fetched.
     pub fn most_starts(&self, object: &ObjectVersion) -> usize {
         let places = self.places.of(object).into_iter().map(ByteRange::len);
-        let start = cursor::HEADER + places.sum::<u64>();
+        let start = cursors::HEADER + places.sum::<u64>();
         usize::try_from(self.most_ahead() / start).unwrap_or(usize::MAX)
     }
 

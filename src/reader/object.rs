@@ -5,14 +5,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use super::cursor::{self, Cursors, Plan};
+use super::cursor::Plan;
+use super::cursors::{self, Cursors};
 use super::random::{self, Width};
-use super::{Reader, cached, fetch, forward, halves, head, parts, places, whole};
+use super::{Reader, cached, fetch, forward, halves, head, parts, places, reopened, whole};
 use crate::cache::{Fill, Pinned, Slice, Status};
 use crate::request::Request;
 use crate::s3::{ByteRange, Error, ObjectVersion};
 use crate::sync::{
-    AbortHandle, Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, Weak, lock, spawn,
+    AbortHandle, Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock, spawn,
 };
 
 /// The part of the memory that objects may take by being fetched whole, all that are open together.
@@ -52,8 +53,8 @@ struct Access {
     visit: Option<places::Visit>,
     /// Reads that wait for S3.
     waiting: u32,
-    /// Fetches ahead under way.
-    ahead: Vec<AbortHandle>,
+    /// Fetches ahead under way, and their bytes.
+    ahead: Vec<(AbortHandle, u64)>,
     counted_streams: u64,
     /// Bytes, if it was fetched whole.
     whole: u64,
@@ -62,22 +63,25 @@ struct Access {
 impl Reader {
     /// Opens a version; sends nothing.
     pub fn open(self: &Arc<Self>, object: Arc<ObjectVersion>) -> OpenObject {
-        let mut accesses = lock(&self.accesses);
-        let shared = match accesses.get(&object.number).and_then(Weak::upgrade) {
-            Some(shared) => shared,
-            None => {
-                let shared = Arc::new(Shared {
-                    reader: Arc::clone(self),
-                    object,
-                    head: head::Head::default(),
-                    fetched: AtomicU64::new(0),
-                    at: Arc::default(),
-                    access: Mutex::default(),
-                });
-                accesses.insert(shared.object.number, Arc::downgrade(&shared));
-                shared
-            }
-        };
+        let mut open = lock(&self.open);
+        let (shared, handles) = open.entry(object.number).or_insert_with(|| {
+            let access = Access {
+                cursors: self.reopened.take(&object),
+                ..Access::default()
+            };
+            let shared = Shared {
+                reader: Arc::clone(self),
+                object,
+                head: head::Head::default(),
+                fetched: AtomicU64::new(0),
+                at: Arc::default(),
+                access: Mutex::new(access),
+            };
+            (Arc::new(shared), 0)
+        });
+        *handles += 1;
+        let shared = Arc::clone(shared);
+        drop(open);
         OpenObject {
             shared,
             read: AtomicU64::new(0),
@@ -99,7 +103,7 @@ impl OpenObject {
     pub fn is_begun_by(&self, offset: u64, len: u64) -> bool {
         let is_end = offset.saturating_add(len) >= self.object().meta.size;
         // What the kernel reads ahead may be the end as well.
-        let is_begin = offset == 0 || is_end && len < cursor::STREAMS_READ;
+        let is_begin = offset == 0 || is_end && len < cursors::STREAMS_READ;
         let is_first = is_begin && self.read.load(Ordering::Relaxed) == 0;
         is_first && !self.is_begun.swap(true, Ordering::Relaxed)
     }
@@ -179,7 +183,7 @@ impl OpenObject {
             ..
         } = &*self.shared;
         let (key, size) = (&object.key, object.meta.size);
-        head.read(&reader.heads, key, cursor::HEADER, wanted);
+        head.read(&reader.heads, key, cursors::HEADER, wanted);
         let mut access = self.access();
         let visit = access.visit.get_or_insert_with(|| {
             let visit = reader.places.visit(object);
@@ -259,7 +263,7 @@ impl OpenObject {
         let (reader, object) = (Arc::clone(reader), Arc::clone(&self.shared.object));
         let all = whole::fetch(reader, object, Arc::clone(&self.shared.at));
         let fetch_all = spawn(all.in_current_span()).abort_handle();
-        self.access().ahead.push(fetch_all);
+        self.access().ahead.push((fetch_all, size));
     }
 
     /// Does what the plan has for what lies ahead of the read and behind it.
@@ -287,14 +291,18 @@ impl OpenObject {
                 return;
             };
             let fills = pinned.claim(part).into_iter();
-            let started: Vec<_> = fills.map(|fill| self.spawn_fetch(fill, request)).collect();
+            let fetches = fills.map(|fill| {
+                let bytes = fill.rest().map_or(0, ByteRange::len);
+                (self.spawn_fetch(fill, request), bytes)
+            });
+            let started: Vec<_> = fetches.collect();
             if plan.is_header {
                 // Who looks at the header of a file, closes it, and opens it to read on (netCDF-C) is to find
                 // the rest of its head.
                 continue;
             }
             let mut access = self.access();
-            access.ahead.retain(|fetch| !fetch.is_finished());
+            access.ahead.retain(|(fetch, _)| !fetch.is_finished());
             access.ahead.extend(started);
         }
     }
@@ -314,25 +322,44 @@ impl OpenObject {
     }
 }
 
-/// A closed file stops fetching ahead.
-impl Drop for Shared {
+impl Drop for OpenObject {
     fn drop(&mut self) {
-        let mut access = lock(&self.access);
-        if let Some(visit) = access.visit.take() {
+        let mut open = lock(&self.reader().open);
+        let number = self.object().number;
+        if let Some((_, handles)) = open.get_mut(&number) {
+            *handles -= 1;
+            if *handles == 0 {
+                open.remove(&number);
+                // Before anybody opens it again.
+                self.shared.close();
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// A closed file stops fetching ahead, except for who opens it again and again and goes on.
+    fn close(&self) {
+        let access = std::mem::take(&mut *lock(&self.access));
+        if let Some(visit) = access.visit {
             let fetched = self.fetched.load(Ordering::Relaxed) + access.whole;
             visit.end(fetched > self.object.meta.size / 4 * 3);
         }
-        for fetch in &access.ahead {
-            fetch.abort();
+        let left = access
+            .ahead
+            .iter()
+            .filter(|(fetch, _)| !fetch.is_finished());
+        let left: u64 = left.map(|(_, bytes)| bytes).sum();
+        let mut cursors = access.cursors;
+        if !cursors.close() || left > reopened::MOST_LEFT {
+            for (fetch, _) in &access.ahead {
+                fetch.abort();
+            }
+            cursors.nothing_ahead();
         }
+        self.reader.reopened.keep(&self.object, cursors);
         self.reader.count_streams(access.counted_streams, 0);
         self.reader.whole.fetch_sub(access.whole, Ordering::Relaxed);
-        let mut accesses = lock(&self.reader.accesses);
-        // The file may have been opened again meanwhile.
-        let is_own = |shared: &Weak<Self>| std::ptr::eq(shared.as_ptr(), self);
-        if accesses.get(&self.object.number).is_some_and(is_own) {
-            accesses.remove(&self.object.number);
-        }
     }
 }
 

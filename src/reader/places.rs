@@ -16,7 +16,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 
 use lru::LruCache;
 
-use super::cursor::HEADER;
+use super::cursors::HEADER;
 use crate::s3::{ByteRange, ObjectVersion};
 use crate::sync::{Arc, Mutex, lock};
 

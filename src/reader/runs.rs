@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use super::cursor::{LARGE, STREAMS_READ};
+use super::cursor::LARGE;
+use super::cursors::STREAMS_READ;
 use super::forward::START;
 use crate::s3::ByteRange;
 

@@ -148,6 +148,11 @@ impl Strides {
         }
     }
 
+    /// Nothing of the next steps is on its way any more.
+    pub(super) fn nothing_ahead(&mut self) {
+        self.planned = self.steps;
+    }
+
     /// The next steps of an object of `size` bytes that are not fetched yet, `most` bytes of them.
     pub(super) fn ahead(&mut self, size: u64, most: u64) -> Vec<ByteRange> {
         let step = self.step();

@@ -77,6 +77,33 @@ fn a_closed_file_stops_fetching() {
     assert!(fetched <= 32 * MIB, "{fetched}");
 }
 
+/// As a loop in the shell does, which runs a program for each time step.
+#[test]
+fn who_opens_a_file_again_and_again_finds_there_what_comes_next() {
+    let step = |nth: u64| (nth * 10 * MIB + 3 * MIB, 600 * KIB);
+    let piece = |nth: u64| (nth * 4 * MIB + 4 * KIB, 4 * MIB);
+    let ways: [&dyn Fn(u64) -> (u64, u64); 2] = [&step, &piece];
+    for (way, place) in ways.into_iter().enumerate() {
+        let world = objects([("one".to_owned(), GIB)]);
+        let mount = Mount::with_args(&world, &["--operation-timeout", "5"]);
+        let visit = |nth| {
+            let file = File::open(mount.path("one")).expect("open");
+            let (start, len) = place(nth);
+            read(&file, "one", start, len);
+            drop(file);
+            until_idle(&world);
+        };
+        (0..12).for_each(visit);
+        world.script(FaultRule::on(Op::Get).fault(Fault::InternalError));
+        visit(12);
+        world.clear_faults();
+        (13..20).for_each(visit);
+        let (_, len) = place(0);
+        let fetched = world.counters().body_bytes;
+        assert!(fetched <= 20 * len + 40 * MIB, "{way}: {fetched}");
+    }
+}
+
 #[test]
 fn equal_strides_are_fetched_and_not_what_lies_between() {
     let (world, _mount, file) = one(GIB);
