@@ -151,7 +151,7 @@ impl Forward {
     /// Nothing of what is planned is on its way any more: the window begins to grow again.
     pub(super) fn nothing_ahead(&mut self) {
         self.planned = self.next;
-        self.window = self.window.min(RAMP);
+        self.window = self.window.min(LEAST_WINDOW);
         (self.judged, self.rate, self.tries) = (None, 0, TRIES);
     }
 

@@ -36,7 +36,7 @@ pub use object::OpenObject;
 use crate::cache::{BLOCK, Cache, CachedObject, Fill};
 use crate::request::{Class, Request};
 use crate::s3::{ByteRange, Error, ObjectVersion, Piece, S3};
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering, spawn};
+use crate::sync::{AbortHandle, Arc, AtomicU64, Mutex, Ordering, spawn};
 
 /// The largest GET. From a few MiB on the cost of a request disappears behind that of its bytes, and
 /// smaller parts spread a window over more connections, each of which S3 serves at some 90 MB/s.
@@ -59,7 +59,7 @@ pub struct Reader {
     streams: AtomicU64,
     /// Bytes of the objects that are open and were fetched whole.
     whole: AtomicU64,
-    /// Each GET that was begun for an open object holds one.
+    /// Each fetch that is under way holds one.
     fetches: Arc<()>,
     heads: head::Heads,
     places: places::Places,
@@ -110,9 +110,22 @@ impl Reader {
     fn fetch_for_later(self: &Arc<Self>, object: &Arc<ObjectVersion>, range: ByteRange, part: u64) {
         for part in parts(range, part) {
             let (reader, object) = (Arc::clone(self), Arc::clone(object));
-            let fetch = async move { fetch_part(&reader, &object, part).await };
-            spawn(fetch.in_current_span());
+            self.begin(async move { fetch_part(&reader, &object, part).await });
         }
+    }
+
+    /// Begins a fetch, which is under way until it ends or is aborted.
+    fn begin<T: Send + 'static>(
+        &self,
+        fetch: impl Future<Output = T> + Send + 'static,
+    ) -> AbortHandle {
+        let counted = Arc::clone(&self.fetches);
+        let fetch = async move {
+            let _counted = counted;
+            fetch.await
+        };
+        // A read is traceable down to the requests that it caused.
+        spawn(fetch.in_current_span()).abort_handle()
     }
 
     fn count_streams(&self, before: u64, now: u64) {
@@ -135,7 +148,7 @@ impl Reader {
         usize::try_from(self.most_ahead() / start).unwrap_or(usize::MAX)
     }
 
-    /// Whether there are so few GETs under way that several short ones bring a range sooner than a long one.
+    /// Whether there are so few fetches under way that several short ones bring a range sooner than a long one.
     fn is_quiet(&self) -> bool {
         Arc::strong_count(&self.fetches) <= QUIET
     }

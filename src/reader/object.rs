@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::Instrument as _;
 
 use super::cursor::Plan;
 use super::cursors::{self, Cursors};
@@ -12,9 +11,7 @@ use super::{Reader, cached, fetch, forward, halves, head, parts, places, reopene
 use crate::cache::{Fill, Pinned, Slice, Status};
 use crate::request::Request;
 use crate::s3::{ByteRange, Error, ObjectVersion};
-use crate::sync::{
-    AbortHandle, Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock, spawn,
-};
+use crate::sync::{AbortHandle, Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 
 /// The part of the memory that objects may take by being fetched whole, all that are open together.
 const WHOLE_ROOM: (u64, u64) = (7, 8);
@@ -262,7 +259,7 @@ impl OpenObject {
         }
         let (reader, object) = (Arc::clone(reader), Arc::clone(&self.shared.object));
         let all = whole::fetch(reader, object, Arc::clone(&self.shared.at));
-        let fetch_all = spawn(all.in_current_span()).abort_handle();
+        let fetch_all = self.reader().begin(all);
         self.access().ahead.push((fetch_all, size));
     }
 
@@ -312,13 +309,8 @@ impl OpenObject {
         let object = Arc::clone(&self.shared.object);
         let bytes = fill.rest().map_or(0, ByteRange::len);
         self.shared.fetched.fetch_add(bytes, Ordering::Relaxed);
-        let counted = Arc::clone(&reader.fetches);
-        let fetch = async move {
-            let _counted = counted;
-            fetch(&reader, &object, fill, request).await
-        };
-        // A read is traceable down to the requests that it caused.
-        spawn(fetch.in_current_span()).abort_handle()
+        self.reader()
+            .begin(async move { fetch(&reader, &object, fill, request).await })
     }
 }
 
