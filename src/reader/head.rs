@@ -8,25 +8,21 @@ use super::credit::Credit;
 use crate::s3::ByteRange;
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 
-/// The overviews of a scene of 10,000 pixels a side, down to an eighth of it.
-const OVERVIEWS: u64 = 4 << 20;
-/// What netCDF-C reads, as the kernel asks for it: that begins with a short read, and ends a little further.
-const NETCDF: u64 = (4 << 20) + (64 << 10);
-/// Suffixes of each kind of such files, as their first bytes would say it a round trip later, and what comes along.
-const KINDS: [([&str; 2], u64); 2] = [(["tif", "tiff"], OVERVIEWS), (["nc", "nc4"], NETCDF)];
+/// What comes along: the overviews of a scene of 10,000 pixels a side, down to an eighth of it, and what netCDF-C
+/// reads, 4 MiB both. The last of the kernel's requests for that begins within it, and ends a little further.
+const HEAD: u64 = (4 << 20) + (64 << 10);
+/// Suffixes of each kind of such files: their first bytes would say it a round trip later.
+const KINDS: [[&str; 2]; 2] = [["tif", "tiff"], ["nc", "nc4"]];
 
 /// What all objects of a mount have shown, of each kind.
 #[derive(Debug, Default)]
 pub(super) struct Heads([Mutex<Credit>; KINDS.len()]);
 
 impl Heads {
-    /// Whether heads of such files are worth it, and how long they are.
-    fn of(&self, key: &str) -> Option<(&Mutex<Credit>, u64)> {
+    fn of(&self, key: &str) -> Option<&Mutex<Credit>> {
         let (_, suffix) = key.rsplit_once('.')?;
-        let mut kinds = self.0.iter().zip(KINDS);
-        let is_one = |kind: [&str; 2]| kind.iter().any(|it| suffix.eq_ignore_ascii_case(it));
-        let (credit, (_, len)) = kinds.find(|(_, (suffixes, _))| is_one(*suffixes))?;
-        Some((credit, len))
+        let is_one = |kind: &[&str; 2]| kind.iter().any(|it| suffix.eq_ignore_ascii_case(it));
+        self.0.get(KINDS.iter().position(is_one)?)
     }
 }
 
@@ -46,19 +42,19 @@ impl Head {
         header: ByteRange,
         size: u64,
     ) -> Option<ByteRange> {
-        let (credit, len) = heads.of(key)?;
-        if !lock(credit).spend() {
+        if !lock(heads.of(key)?).spend() {
             return None;
         }
         self.is_unused.store(true, Ordering::Relaxed);
-        ByteRange::new(header.end(), len.min(size))
+        ByteRange::new(header.end(), HEAD.min(size))
     }
 
     /// Notes a read of the object `key`; headers are `header` bytes long.
     pub(super) fn read(&self, heads: &Heads, key: &str, header: u64, read: ByteRange) {
-        if let Some((credit, len)) = heads.of(key)
-            && (header..len).contains(&read.start())
+        let is_behind_header = header <= read.start() && read.start() < HEAD;
+        if is_behind_header
             && self.is_unused.swap(false, Ordering::Relaxed)
+            && let Some(credit) = heads.of(key)
         {
             lock(credit).earn();
         }
@@ -78,7 +74,7 @@ mod tests {
         assert_eq!(along(&Head::default(), "README"), None);
         for nth in 0..8 {
             let head = Head::default();
-            assert_eq!(along(&head, "a/B04.TIF"), Some(range(4096, OVERVIEWS)));
+            assert_eq!(along(&head, "a/B04.TIF"), Some(range(4096, HEAD)));
             if nth < 3 {
                 for start in [1 << 20, 2 << 20] {
                     head.read(&heads, "a/B04.TIF", 256 << 10, range(start, start + 4096));
@@ -86,6 +82,6 @@ mod tests {
             }
         }
         assert_eq!(along(&Head::default(), "c.tiff"), None, "in vain too often");
-        assert_eq!(along(&Head::default(), "c.nc"), Some(range(4096, NETCDF)));
+        assert_eq!(along(&Head::default(), "c.nc"), Some(range(4096, HEAD)));
     }
 }
