@@ -67,7 +67,9 @@ impl Cursors {
         let nearest = nearest.map(|cursor| self.overtake(cursor));
         let nearest = nearest.and_then(|cursor| self.step(cursor, read, now));
         self.lone = self.lone << 1 | u32::from(nearest.is_none());
-        let most = self.visits.window(self.reads, most);
+        self.visits.read(read.len());
+        let first = nearest.as_ref().map_or(self.reads, |cursor| cursor.begun);
+        let most = self.visits.window(first, most);
         let bounds = Bounds {
             size,
             most,

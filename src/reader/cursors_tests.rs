@@ -447,3 +447,28 @@ fn scans_end_where_they_make_nobody_faster() {
     }
     assert!(ahead <= 600 * MIB, "{ahead}");
 }
+
+#[test]
+fn who_opens_an_object_again_and_goes_on_gets_little_ahead_at_first() {
+    let ways: [fn(u64) -> ByteRange; 3] = [
+        |nth| range(nth * MIB, MIB),
+        |nth| range(GIB - (nth + 1) * MIB, MIB),
+        |nth| range(nth * 5 * MIB, MIB),
+    ];
+    for (way, read) in ways.into_iter().enumerate() {
+        let mut cursors = Cursors::default();
+        let ahead_of = |cursors: &mut Cursors, nth| {
+            total(
+                &cursors
+                    .access(read(nth), GIB, 128 * MIB, Instant::now())
+                    .ahead,
+            )
+        };
+        let most = (0..40).map(|nth| ahead_of(&mut cursors, nth)).max();
+        assert!(most >= Some(4 * MIB), "{way}: {most:?}");
+        assert!(!cursors.close());
+        cursors.nothing_ahead();
+        let again = ahead_of(&mut cursors, 40);
+        assert!((MIB..=RAMP + MIB).contains(&again), "{way}: {again}");
+    }
+}

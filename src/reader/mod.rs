@@ -3,8 +3,8 @@
 //! A read notes its access with a cursor of its object, which plans: what to fetch for this read, and
 //! what to fetch ahead of it. Both go to the cache, which says what of it nobody fetches yet; each
 //! absent run becomes one GET, whose bytes serve waiters as they arrive. Fetching ahead takes only
-//! memory and connections that demand leaves free, and ends with the last handle; what is fetched of
-//! objects that are probably opened next goes on to its end.
+//! memory and connections that demand leaves free, and ends with the last handle; what is fetched for
+//! whoever probably opens an object next, or again, goes on to its end.
 
 mod backward;
 mod credit;
@@ -33,7 +33,7 @@ pub use credit::Credit;
 pub use first::Coming;
 pub use object::OpenObject;
 
-use crate::cache::{BLOCK, Cache, CachedObject, Fill};
+use crate::cache::{BLOCK, Cache, CachedObject, Fill, JOINED};
 use crate::request::{Class, Request};
 use crate::s3::{ByteRange, Error, ObjectVersion, Piece, S3};
 use crate::sync::{AbortHandle, Arc, AtomicU64, Mutex, Ordering, spawn};
@@ -45,7 +45,7 @@ const PART: u64 = 6 << 20;
 /// 90 MB/s and 25 ms to its first byte, bring 1.7 GB/s.
 const MAX_WINDOW: u64 = 160 << 20;
 
-/// Beside so many GETs, a long range comes no sooner by short ones: those only cost more.
+/// Beside so many fetches, a long range comes no sooner by short GETs: those only cost more.
 const QUIET: usize = 8;
 
 /// Reads object versions through one cache.
@@ -167,17 +167,23 @@ fn cached(object: &ObjectVersion) -> CachedObject {
     }
 }
 
-/// Cuts a range at multiples of `len`.
+/// Cuts a range at multiples of `len`. What little is left at the end is worth no GET of its own.
 fn parts(range: ByteRange, len: u64) -> impl Iterator<Item = ByteRange> {
     let mut start = range.start();
     std::iter::from_fn(move || {
-        let end = range.end().min((start / len + 1) * len);
+        let end = (start / len + 1) * len;
+        let end = if end + JOINED < range.end() {
+            end
+        } else {
+            range.end()
+        };
         let part = ByteRange::new(start, end);
         start = end;
         part
     })
 }
 
+/// Where they meet within a sector, who claims the first one has all of that.
 fn halves(range: ByteRange) -> impl Iterator<Item = ByteRange> {
     let middle = range.start() + range.len() / 2;
     let halves = [(range.start(), middle), (middle, range.end())];

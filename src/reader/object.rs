@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::cursor::Plan;
-use super::cursors::{self, Cursors};
+use super::cursors;
 use super::random::{self, Width};
-use super::{Reader, cached, fetch, forward, halves, head, parts, places, reopened, whole};
-use crate::cache::{Fill, Pinned, Slice, Status};
+use super::reopened::Learnt;
+use super::{Reader, cached, fetch, forward, halves, head, parts, places, whole};
+use crate::cache::{BLOCK, Fill, Pinned, Slice, Status};
 use crate::request::Request;
 use crate::s3::{ByteRange, Error, ObjectVersion};
 use crate::sync::{AbortHandle, Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock};
@@ -44,17 +45,16 @@ pub(super) struct Shared {
 /// The cursors of all readers, and what is fetched ahead for them.
 #[derive(Debug, Default)]
 struct Access {
-    cursors: Cursors,
+    learnt: Learnt,
     width: Width,
     /// From the first read on.
     visit: Option<places::Visit>,
     /// Reads that wait for S3.
     waiting: u32,
-    /// Fetches ahead under way, and their bytes.
-    ahead: Vec<(AbortHandle, u64)>,
     counted_streams: u64,
-    /// Bytes, if it was fetched whole.
+    /// Bytes, if it was fetched whole, and the fetch.
     whole: u64,
+    fetch_all: Option<AbortHandle>,
 }
 
 impl Reader {
@@ -63,7 +63,7 @@ impl Reader {
         let mut open = lock(&self.open);
         let (shared, handles) = open.entry(object.number).or_insert_with(|| {
             let access = Access {
-                cursors: self.reopened.take(&object),
+                learnt: self.reopened.take(&object, Instant::now()),
                 ..Access::default()
             };
             let shared = Shared {
@@ -198,13 +198,13 @@ impl OpenObject {
         }
         let window = reader.window();
         let now = Instant::now();
-        let mut plan = access.cursors.access(wanted, size, window, now);
+        let mut plan = access.learnt.cursors.access(wanted, size, window, now);
         if plan.is_header {
             let along = head.along(&reader.heads, key, wanted, size);
             plan.ahead.extend(along);
         }
         if size > random::WHOLE {
-            let streams = access.cursors.streams(now);
+            let streams = access.learnt.cursors.streams(now);
             reader.count_streams(access.counted_streams, streams);
             access.counted_streams = streams;
         }
@@ -224,10 +224,10 @@ impl OpenObject {
         let wider = cache
             .pin(cached(self.object()), range, &request.as_prefetch())
             .await;
-        // What is whole is compared with S3's checksum.
-        let is_cut = range.len() >= forward::START && range.len() < size;
+        // Both halves are read. What is whole and of one block is compared with S3's checksum.
+        let are_read = 2 * wanted.len() > range.len() && range.len() >= forward::START;
         let mut fills = match wider {
-            Ok(Some(wider)) if is_cut && self.reader().is_quiet() => {
+            Ok(Some(wider)) if are_read && size > BLOCK && self.reader().is_quiet() => {
                 halves(range).flat_map(|half| wider.claim(half)).collect()
             }
             Ok(Some(wider)) => wider.claim(range),
@@ -259,8 +259,7 @@ impl OpenObject {
         }
         let (reader, object) = (Arc::clone(reader), Arc::clone(&self.shared.object));
         let all = whole::fetch(reader, object, Arc::clone(&self.shared.at));
-        let fetch_all = self.reader().begin(all);
-        self.access().ahead.push((fetch_all, size));
+        self.access().fetch_all = Some(self.reader().begin(all));
     }
 
     /// Does what the plan has for what lies ahead of the read and behind it.
@@ -284,23 +283,24 @@ impl OpenObject {
             let pinned = cache.pin(cached(self.object()), part, &request).await;
             let Ok(Some(pinned)) = pinned else {
                 // No memory for more: the cursor must not believe that it is on its way.
-                self.access().cursors.not_fetched(part);
+                self.access().learnt.cursors.not_fetched(part);
                 return;
             };
             let fills = pinned.claim(part).into_iter();
-            let fetches = fills.map(|fill| {
-                let bytes = fill.rest().map_or(0, ByteRange::len);
-                (self.spawn_fetch(fill, request), bytes)
-            });
-            let started: Vec<_> = fetches.collect();
+            let started: Vec<_> = fills
+                .filter_map(|fill| {
+                    let range = fill.rest()?;
+                    Some((self.spawn_fetch(fill, request), range))
+                })
+                .collect();
             if plan.is_header {
                 // Who looks at the header of a file, closes it, and opens it to read on (netCDF-C) is to find
                 // the rest of its head.
                 continue;
             }
-            let mut access = self.access();
-            access.ahead.retain(|(fetch, _)| !fetch.is_finished());
-            access.ahead.extend(started);
+            let ahead = &mut self.access().learnt.ahead;
+            ahead.retain(|(fetch, _)| !fetch.is_finished());
+            ahead.extend(started);
         }
     }
 
@@ -322,7 +322,7 @@ impl Drop for OpenObject {
             *handles -= 1;
             if *handles == 0 {
                 open.remove(&number);
-                // Before anybody opens it again.
+                // Before anybody opens it again, and takes what is planned for what is on its way.
                 self.shared.close();
             }
         }
@@ -330,26 +330,20 @@ impl Drop for OpenObject {
 }
 
 impl Shared {
-    /// A closed file stops fetching ahead, except for who opens it again and again and goes on.
+    /// A closed file stops fetching.
     fn close(&self) {
-        let access = std::mem::take(&mut *lock(&self.access));
+        let mut access = std::mem::take(&mut *lock(&self.access));
         if let Some(visit) = access.visit {
             let fetched = self.fetched.load(Ordering::Relaxed) + access.whole;
             visit.end(fetched > self.object.meta.size / 4 * 3);
         }
-        let left = access
-            .ahead
-            .iter()
-            .filter(|(fetch, _)| !fetch.is_finished());
-        let left: u64 = left.map(|(_, bytes)| bytes).sum();
-        let mut cursors = access.cursors;
-        if !cursors.close() || left > reopened::MOST_LEFT {
-            for (fetch, _) in &access.ahead {
-                fetch.abort();
-            }
-            cursors.nothing_ahead();
+        if let Some(fetch_all) = access.fetch_all {
+            fetch_all.abort();
         }
-        self.reader.reopened.keep(&self.object, cursors);
+        access.learnt.close();
+        self.reader
+            .reopened
+            .keep(&self.object, access.learnt, Instant::now());
         self.reader.count_streams(access.counted_streams, 0);
         self.reader.whole.fetch_sub(access.whole, Ordering::Relaxed);
     }
@@ -365,7 +359,7 @@ struct Waiting<'a> {
 impl<'a> Waiting<'a> {
     fn begin(shared: &'a Shared, wanted: ByteRange) -> Self {
         let mut access = lock(&shared.access);
-        access.cursors.starved(wanted);
+        access.learnt.cursors.starved(wanted);
         access.waiting += 1;
         Self {
             shared,

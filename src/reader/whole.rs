@@ -29,6 +29,7 @@ pub(super) async fn fetch(reader: Arc<Reader>, object: Arc<ObjectVersion>, at: A
     let most = reader.s3.most_ahead().min(MOST);
     let mut at_once = most.min(FIRST);
     let timed = async |part| {
+        let _counted = Arc::clone(&reader.fetches);
         let begin = Instant::now();
         let fetched = fetch_part(&reader, &object, part).await;
         (fetched, begin.elapsed())
