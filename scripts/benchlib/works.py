@@ -89,8 +89,8 @@ def at_random(name, block, workers, count, mapped=False):
     return Work(name, title, "reads/s", [f"one/random.bin:1:{GIB}"], job)
 
 
-def pieces(name, title, offsets_and_lengths, unit="MB/s"):
-    job = {"kind": "pieces", "keys": ["one/pieces.bin"], "workers": 1, "pieces": offsets_and_lengths}
+def pieces(name, title, offsets_and_lengths, unit="MB/s", kind="pieces"):
+    job = {"kind": kind, "keys": ["one/pieces.bin"], "workers": 1, "pieces": offsets_and_lengths}
     return Work(name, title, unit, [f"one/pieces.bin:1:{GIB}"], job)
 
 
@@ -135,6 +135,12 @@ def after_jumps():
     numbers = random.Random(SEED)
     jumps = [numbers.randrange(950) * MIB for _ in range(60)]
     return [(jump + nth * MIB, MIB) for jump in jumps for nth in range(4)] + [(nth * MIB, MIB) for nth in range(1000)]
+
+
+def anew(name, count):
+    """As a loop in the shell reads, which runs a program for each time step."""
+    slices = [(3 * MIB + step * 10 * MIB, 600 * KIB) for step in range(count)]
+    return pieces(name, f"{count} slices of 600 KiB, the file opened for each", slices, "reads/s", "anew")
 
 
 def sample(name, title, job=None):
@@ -240,6 +246,7 @@ def works(quick):
         series("series", 100, 1),
         series("series-16", 320, 16),
         tails("tails", 100),
+        anew("anew", 100),
         pieces("after-jumps", "60 x 4 MiB here and there, then 1,000 MiB in order", after_jumps()),
         of_one("strided", "1 MiB of each 17 MiB, one stream", "whole", 1, shared, skip=16 * MIB),
         of_one("same-object-64", f"64 processes, each all of one {size(shared)}", "whole", 64, shared, patience=3),
@@ -272,7 +279,7 @@ def works(quick):
 # Left out by --quick: 3 minutes are short, and others say nearly the same, or take longer.
 NOT_QUICK = ("streams-4", "random-64k-1", "mmap-faults-1", "mmap-faults-16", "strided", "same-object-64", "parts-64")
 NOT_QUICK += ("stream-64k", "files-20m", "tiles", "columns", "backward", "headers", "winds", "fourth", "series", "series-16")
-NOT_QUICK += ("files-back", "tails", "after-jumps")
+NOT_QUICK += ("files-back", "tails", "anew", "after-jumps")
 NOT_QUICK += ("open-1000", "hdf5-slices", "netcdf-box", "netcdf-variable", "cog-overview", "ls-again")
 # Only where --works names it: peers take half an hour.
 ONLY_NAMED = ("ls-million",)
