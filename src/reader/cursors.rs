@@ -68,8 +68,7 @@ impl Cursors {
         let nearest = nearest.and_then(|cursor| self.step(cursor, read, now));
         self.lone = self.lone << 1 | u32::from(nearest.is_none());
         self.visits.read(read.len());
-        let first = nearest.as_ref().map_or(self.reads, |cursor| cursor.begun);
-        let most = self.visits.window(first, most);
+        let most = self.visits.window(most);
         let bounds = Bounds {
             size,
             most,
@@ -135,11 +134,16 @@ impl Cursors {
         let Some(at) = self.cursors.iter().rposition(reaches) else {
             return cursor;
         };
-        let Cursor { begun, course, .. } = self.cursors.remove(at);
+        let Cursor {
+            begun,
+            used,
+            course,
+            ..
+        } = self.cursors.remove(at);
         if let Course::Forward(mut stream) = course {
             stream.skip(old);
             cursor.course = Course::Forward(stream);
-            cursor.begun = begun;
+            (cursor.begun, cursor.used) = (begun, used);
         }
         cursor
     }

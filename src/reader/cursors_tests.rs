@@ -449,7 +449,7 @@ fn scans_end_where_they_make_nobody_faster() {
 }
 
 #[test]
-fn who_opens_an_object_again_and_goes_on_gets_little_ahead_at_first() {
+fn what_is_gone_on_with_after_closing_is_planned_anew() {
     let ways: [fn(u64) -> ByteRange; 3] = [
         |nth| range(nth * MIB, MIB),
         |nth| range(GIB - (nth + 1) * MIB, MIB),
@@ -469,6 +469,6 @@ fn who_opens_an_object_again_and_goes_on_gets_little_ahead_at_first() {
         assert!(!cursors.close());
         cursors.nothing_ahead();
         let again = ahead_of(&mut cursors, 40);
-        assert!((MIB..=RAMP + MIB).contains(&again), "{way}: {again}");
+        assert!((MIB..=33 * MIB).contains(&again), "{way}: {again}");
     }
 }

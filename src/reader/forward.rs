@@ -12,7 +12,8 @@ use crate::s3::ByteRange;
 /// What the first read at the start of an object fetches, if it is that of a stream; and what the kernel
 /// asks for at a time, at most.
 pub(super) const START: u64 = 1 << 20;
-/// The shortest GET of several for what is needed at once: at 90 MB/s its bytes take a quarter of the wait for the first one.
+/// The shortest GET of several for what is needed at once: at 90 MB/s its bytes take a quarter of the wait for the
+/// first one.
 pub(super) const SHORT: u64 = 512 << 10;
 /// Up to here the window doubles with each extension.
 pub(super) const RAMP: u64 = 8 << 20;
@@ -20,10 +21,10 @@ pub(super) const RAMP: u64 = 8 << 20;
 pub(super) const LEAST_WINDOW: u64 = 128 << 10;
 /// A larger window must make a reader that waits so much faster, in percent, to be kept growing.
 const GAIN: u64 = 120;
-/// A stream of so many bytes has grown its window: short GETs are for those that begin.
-const LONG: u64 = 128 << 20;
 /// How often in turn it may fail to, which may be chance.
 const TRIES: u32 = 3;
+/// A stream of so many bytes has grown its window: short GETs are for those that begin.
+const LONG: u64 = 128 << 20;
 
 /// See the module.
 #[derive(Debug)]
@@ -148,11 +149,13 @@ impl Forward {
         }
     }
 
-    /// Nothing of what is planned is on its way any more: whoever goes on right here begins with a new window.
+    /// Nothing of what is planned is on its way any more: whoever goes on right here begins with a new window, which
+    /// that read sets.
     pub(super) fn nothing_ahead(&mut self) {
         *self = Self {
             is_guess: self.is_guess,
-            is_noted: self.is_noted,
+            // What a scan left out is no run.
+            is_noted: self.is_noted || self.scan.is_some(),
             ..Self::new(self.begun, self.next, self.next, 0)
         };
     }

@@ -167,7 +167,8 @@ fn cached(object: &ObjectVersion) -> CachedObject {
     }
 }
 
-/// Cuts a range at multiples of `len`. What little is left at the end is worth no GET of its own.
+/// Cuts a range at multiples of `len`. What little is left at the end is worth no GET of its own, and makes the last
+/// part longer.
 fn parts(range: ByteRange, len: u64) -> impl Iterator<Item = ByteRange> {
     let mut start = range.start();
     std::iter::from_fn(move || {
@@ -183,7 +184,7 @@ fn parts(range: ByteRange, len: u64) -> impl Iterator<Item = ByteRange> {
     })
 }
 
-/// Where they meet within a sector, who claims the first one has all of that.
+/// Cuts a range in two. Where the halves meet within a sector, who claims the first one has all of that.
 fn halves(range: ByteRange) -> impl Iterator<Item = ByteRange> {
     let middle = range.start() + range.len() / 2;
     let halves = [(range.start(), middle), (middle, range.end())];

@@ -42,7 +42,7 @@ pub(super) struct Shared {
     access: Mutex<Access>,
 }
 
-/// The cursors of all readers, and what is fetched ahead for them.
+/// What all readers do, and what is fetched because of that.
 #[derive(Debug, Default)]
 struct Access {
     learnt: Learnt,
@@ -52,8 +52,9 @@ struct Access {
     /// Reads that wait for S3.
     waiting: u32,
     counted_streams: u64,
-    /// Bytes, if it was fetched whole, and the fetch.
+    /// Bytes, if it was fetched whole.
     whole: u64,
+    /// The fetch of all of it.
     fetch_all: Option<AbortHandle>,
 }
 
@@ -330,7 +331,7 @@ impl Drop for OpenObject {
 }
 
 impl Shared {
-    /// A closed file stops fetching.
+    /// A closed file stops fetching, except for who opens it again and again and goes on.
     fn close(&self) {
         let mut access = std::mem::take(&mut *lock(&self.access));
         if let Some(visit) = access.visit {

@@ -1,8 +1,8 @@
 //! What is learnt of how an object is read, kept for when it is opened again.
 //!
 //! A script opens its file anew for each time step (`ncks` in a loop of the shell, `dd` with `skip`), and goes on
-//! each time where it was. To the mount that is one reader. What is learnt of random reads ends with the last
-//! handle: fetching all of an object is of no use to who closes it again at once.
+//! each time where it was. To the mount that is one reader. How wide random reads are to be, and whether an object
+//! is to come whole, is learnt anew: that takes longer than such a visit.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
@@ -11,21 +11,20 @@ use lru::LruCache;
 use tokio::time::Instant;
 
 use super::cursors::Cursors;
-use super::forward::RAMP;
 use super::random::WHOLE;
 use crate::s3::{ByteRange, ObjectVersion};
 use crate::sync::{AbortHandle, Mutex, lock};
 
-/// Objects that were closed last.
-const REMEMBERED: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
+/// So many objects are remembered, those closed last. What is left under way for all of them is to fit into memory.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
 /// Who comes back later than this is somebody else.
-const AGE: Duration = Duration::from_secs(60);
-/// So many bytes that are on their way to who opens the object again and again are fetched to their end.
+const OLDEST: Duration = Duration::from_secs(60);
+/// For who opens the object again and again, so many bytes are fetched ahead, and to their end when it is closed.
 const MOST_LEFT: u64 = 32 << 20;
 /// Who went on so often with what he read before he closed it does so again. Once is a program that first looks
 /// what the file is.
 const ENOUGH: u32 = 2;
-/// Who opens it again and again reads no more bytes than this each time.
+/// Who opens it again and again reads no more bytes than this each time: beyond it, he is a reader like any other.
 const SHORT_VISIT: u64 = 64 << 20;
 
 /// Of objects that are not open, by the number of the version, and when they were closed.
@@ -50,7 +49,7 @@ impl Reopened {
     /// What was learnt of an object that is opened.
     pub(super) fn take(&self, object: &ObjectVersion, now: Instant) -> Learnt {
         let closed = lock(&self.0).pop(&object.number);
-        let recent = closed.filter(|(_, at)| now <= *at + AGE);
+        let recent = closed.filter(|(_, at)| now <= *at + OLDEST);
         recent.map_or_else(Learnt::default, |(learnt, _)| learnt)
     }
 
@@ -93,8 +92,9 @@ pub(super) struct Visits {
     last: u64,
     /// Bytes that were read since.
     bytes: u64,
+    /// Whether some of these went on with a sequence from before that.
     goes_on: bool,
-    /// How often in a row that was so.
+    /// How many visits in a row did.
     went_on: u32,
 }
 
@@ -120,16 +120,12 @@ impl Visits {
         self.went_on >= ENOUGH
     }
 
-    /// How much of `most` bytes may be on its way for a sequence whose first read was this one.
-    pub(super) fn window(&self, first: u64, most: u64) -> u64 {
-        if first > self.last || self.bytes > SHORT_VISIT {
-            return most;
+    /// How much of `most` bytes may be on its way, so that it can be left there when the object is closed.
+    pub(super) fn window(&self, most: u64) -> u64 {
+        match self.went_on >= ENOUGH && self.bytes <= SHORT_VISIT {
+            true => most.min(MOST_LEFT),
+            false => most,
         }
-        most.min(if self.went_on >= ENOUGH {
-            MOST_LEFT
-        } else {
-            RAMP
-        })
     }
 }
 
@@ -161,17 +157,16 @@ mod tests {
     #[test]
     fn little_is_on_its_way_to_who_reads_little_each_time() {
         let mut visits = Visits::default();
-        assert_eq!(visits.window(1, u64::MAX), u64::MAX);
-        visits.end(10);
-        for nth in 2..=3 {
-            assert_eq!(visits.window(3, u64::MAX), RAMP);
-            visits.go_on_with(10 * nth - 10);
+        for nth in 1..=3 {
+            assert_eq!(visits.window(u64::MAX), u64::MAX);
+            if nth > 1 {
+                visits.go_on_with(10 * nth - 10);
+            }
             visits.end(10 * nth);
         }
-        assert_eq!(visits.window(3, u64::MAX), MOST_LEFT);
-        assert_eq!(visits.window(3, 4096), 4096);
-        assert_eq!(visits.window(31, u64::MAX), u64::MAX, "begun in this visit");
+        assert_eq!(visits.window(u64::MAX), MOST_LEFT);
+        assert_eq!(visits.window(4096), 4096);
         visits.read(SHORT_VISIT + 1);
-        assert_eq!(visits.window(3, u64::MAX), u64::MAX);
+        assert_eq!(visits.window(u64::MAX), u64::MAX);
     }
 }
