@@ -113,15 +113,21 @@ def pieces(job, index, table, until):
     return done, len(times), times, False
 
 
-def anew(job, index, table, until):
-    """Reads the pieces of one file that the job lists, in that order: the file is opened for each of them."""
+def in_turn(jobs, table, until):
+    """Reads the pieces of several jobs of one worker, one job after the other."""
     done, times = 0, []
-    for piece in job["pieces"][index :: job["workers"]]:
-        bytes_read, _, of_piece, stopped = pieces(dict(job, pieces=[piece], workers=1), 0, table, until)
-        done, times = done + bytes_read, times + of_piece
+    for job in jobs:
+        bytes_read, _, of_pieces, stopped = pieces(job, 0, table, until)
+        done, times = done + bytes_read, times + of_pieces
         if stopped:
             return done, len(times), times, True
     return done, len(times), times, False
+
+
+def anew(job, index, table, until):
+    """Reads the pieces of one file that the job lists, in that order: the file is opened for each of them."""
+    of_worker = job["pieces"][index :: job["workers"]]
+    return in_turn((dict(job, pieces=[piece], workers=1) for piece in of_worker), table, until)
 
 
 def opened(job, index):
@@ -183,14 +189,8 @@ def at_random(job, index, table, until):
 
 def boxes(job, index, table, until):
     """Reads the same pieces of each file; the workers take turns in the list."""
-    done, times = 0, []
-    for key in job["keys"][index :: job["workers"]]:
-        one = dict(job, keys=[key], workers=1)
-        bytes_read, _, of_pieces, stopped = pieces(one, 0, table, until)
-        done, times = done + bytes_read, times + of_pieces
-        if stopped:
-            return done, len(times), times, True
-    return done, len(times), times, False
+    of_worker = job["keys"][index :: job["workers"]]
+    return in_turn((dict(job, keys=[key], workers=1) for key in of_worker), table, until)
 
 
 def together(job, index, table, _):

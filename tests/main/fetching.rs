@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use mock_earthdata::{Content, Fault, FaultRule, Op, Shape, World};
+use mock_earthdata::{Content, Counters, Fault, FaultRule, Op, Shape, World};
 
 use crate::support::{Mount, PATIENCE, computed, world};
 
@@ -215,17 +215,22 @@ fn the_tail_of_a_file_comes_with_the_first_read_there() {
     assert!(counters.body_bytes <= 256 * KIB, "{}", counters.body_bytes);
 }
 
-#[test]
-fn a_file_of_5_mib_is_asked_for_at_once() {
+/// What it takes to read a file of 5 MiB in order, piece by piece.
+fn file_of_5_mib(piece: u64) -> Counters {
     let world = objects([("one".to_owned(), 5 * MIB)]);
     let mount = Mount::new(&world);
     far_away(&world);
     let file = File::open(mount.path("one")).expect("open");
     world.reset_counters();
-    for offset in (0..5 * MIB).step_by(1 << 20) {
-        read(&file, "one", offset, MIB);
+    for nth in 0..5 * MIB / piece {
+        read(&file, "one", nth * piece, piece);
     }
-    let counters = world.counters();
+    world.counters()
+}
+
+#[test]
+fn a_file_of_5_mib_is_asked_for_at_once() {
+    let counters = file_of_5_mib(MIB);
     // Over so many connections that it is here one and a quarter round trips later.
     assert_eq!((counters.get, counters.depth), (10, 1));
     assert_eq!(counters.body_bytes, 5 * MIB);
@@ -234,15 +239,7 @@ fn a_file_of_5_mib_is_asked_for_at_once() {
 /// As `cat` reads, and as the kernel begins for it.
 #[test]
 fn a_file_of_5_mib_that_is_read_by_little_is_asked_for_at_once() {
-    let world = objects([("one".to_owned(), 5 * MIB)]);
-    let mount = Mount::new(&world);
-    far_away(&world);
-    let file = File::open(mount.path("one")).expect("open");
-    world.reset_counters();
-    for offset in (0..5 * MIB).step_by(128 << 10) {
-        read(&file, "one", offset, 128 * KIB);
-    }
-    let counters = world.counters();
+    let counters = file_of_5_mib(128 * KIB);
     assert_eq!(counters.body_bytes, 5 * MIB);
     assert_eq!(counters.depth, 1, "{counters:?}");
 }
