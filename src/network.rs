@@ -13,6 +13,21 @@ use reqwest::Url;
 /// Never "Mozilla": Earthdata's servers answer browsers with pages.
 pub const USER_AGENT: &str = concat!("s3credmount/", env!("CARGO_PKG_VERSION"));
 
+/// What to do about a connection that failed for other reasons than that the server cannot be reached; `why` is
+/// what the HTTP client tells.
+pub fn what_to_check(why: &str) -> Option<&'static str> {
+    if why.contains("certificate") {
+        Some(
+            "Name the file of an authority that vouches for this server by AWS_CA_BUNDLE, or install \
+             the system's (ca-certificates)",
+        )
+    } else if why.contains("tunnel") {
+        Some("The way leads through a proxy: check HTTPS_PROXY, ALL_PROXY and NO_PROXY")
+    } else {
+        None
+    }
+}
+
 /// What both stacks are made with.
 #[derive(Clone, Debug, Default)]
 pub struct Network {

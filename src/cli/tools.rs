@@ -150,6 +150,7 @@ impl CredentialsArgs {
     fn into_tool(self, table: &Table) -> Result<(Tool, u8), String> {
         let source: Source = self.bucket.parse()?;
         let tool = Tool::Credentials(credentials::Config {
+            bucket: source.bucket().to_owned(),
             credentials: self.credentials.settings(source.bucket(), table)?,
             network: Network::from_environment()?,
             format: match self.format {
@@ -166,6 +167,7 @@ impl ServeArgs {
     fn into_tool(self, table: &Table) -> Result<(Tool, u8), String> {
         let source: Source = self.bucket.parse()?;
         let tool = Tool::Serve(serve::Config {
+            bucket: source.bucket().to_owned(),
             credentials: self.credentials.settings(source.bucket(), table)?,
             network: Network::from_environment()?,
             listen: self.listen,

@@ -291,6 +291,11 @@ impl Manager {
         }
     }
 
+    /// The URL of the endpoint.
+    pub(super) fn endpoint(&self) -> &str {
+        self.shared.source.name()
+    }
+
     /// Waits for the first credentials as a mount does: a permanent failure ends the wait at once, a
     /// transient one is tried again until `patience` is over.
     ///

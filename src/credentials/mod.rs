@@ -56,6 +56,7 @@
 //! ```
 
 mod clock;
+mod first;
 mod manager;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod parsers;
@@ -65,5 +66,6 @@ mod shared;
 mod store;
 
 pub use clock::{BootClock, Clock};
+pub use first::first_or_say;
 pub use manager::{Cause, Credentials, Error, Fetch, Manager, Policy, Settings, Sharing, Source};
 pub use store::{StoreError, check_directory};

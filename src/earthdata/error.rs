@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::refusal::Refusal;
+use crate::network;
 
 /// Why `/s3credentials` gave no credentials. No variant holds a secret.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -132,7 +133,8 @@ pub enum Error {
         detail: String,
     },
     /// No connection, no answer, or a broken one.
-    #[error("cannot reach {endpoint}: {why}. {}, for instance with: curl -sI {endpoint}", what_to_check(.why))]
+    #[error("cannot reach {endpoint}: {why}. {}. Try: curl -sI {endpoint}",
+        network::what_to_check(.why).unwrap_or("Check the network, DNS, proxy settings and the URL"))]
     Unreachable {
         /// The URL.
         endpoint: String,
@@ -200,17 +202,5 @@ impl Error {
             Self::Locked { .. } => Some(Refusal::Locked),
             _ => None,
         }
-    }
-}
-
-/// `why` is what the HTTP client tells.
-fn what_to_check(why: &str) -> &'static str {
-    if why.contains("certificate") {
-        "Name the file of an authority that vouches for this server by AWS_CA_BUNDLE, or install the \
-         system's (ca-certificates), and check that"
-    } else if why.contains("tunnel") {
-        "The way leads through a proxy: check HTTPS_PROXY, ALL_PROXY and NO_PROXY"
-    } else {
-        "Check the network, DNS, proxy settings and the URL"
     }
 }

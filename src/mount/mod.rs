@@ -46,8 +46,6 @@ use crate::sync::{Arc, AtomicU64, Ordering};
 /// How long a mount tries to get its first credentials: together with the first answer of the bucket
 /// less than the 30 s within which it says that it cannot.
 const FIRST_CREDENTIALS: Duration = Duration::from_secs(17);
-/// After so long without credentials, the user is told what is being waited for.
-const SLOW: Duration = Duration::from_secs(3);
 /// How long files that are still open keep a process that was told to end.
 const OPEN_FILES_KEEP: Duration = Duration::from_secs(5);
 /// Metadata's share of the memory limit is one in this many; blocks have the rest.
@@ -109,8 +107,13 @@ pub enum Error {
     #[error(transparent)]
     Endpoint(#[from] earthdata::Error),
     /// No credentials.
-    #[error("{}", .0.cause)]
-    Credentials(Box<credentials::Error>),
+    #[error("no credentials for {bucket}: {}", .error.cause)]
+    Credentials {
+        /// What was to be mounted.
+        bucket: String,
+        /// What the endpoint or the login host said.
+        error: Box<credentials::Error>,
+    },
     /// The bucket cannot be read.
     #[error("{location} cannot be listed: {error}{hint}")]
     Bucket {
@@ -119,7 +122,7 @@ pub enum Error {
         /// What S3 said.
         error: Box<s3::Error>,
         /// What to do about it.
-        hint: &'static str,
+        hint: String,
     },
     /// Of the bucket's part that was named there is nothing.
     #[error("{location} has no object{hint}")]
@@ -233,7 +236,10 @@ struct Stack {
 async fn build(config: &Config, launcher: &dyn Launcher) -> Result<Stack, Error> {
     let manager = match &config.credentials {
         None => None,
-        Some(settings) => Some(first_credentials(settings, &config.network, launcher).await?),
+        Some(settings) => {
+            let (source, network) = (&config.source, &config.network);
+            Some(first_credentials(source, settings, network, launcher).await?)
+        }
     };
     let credentials = match (&manager, &config.credentials) {
         (Some(manager), Some(settings)) => valid_until(manager, &settings.endpoint.endpoint),
@@ -282,26 +288,18 @@ async fn build(config: &Config, launcher: &dyn Launcher) -> Result<Stack, Error>
 }
 
 async fn first_credentials(
+    source: &Source,
     settings: &credentials::Settings,
     network: &Network,
     launcher: &dyn Launcher,
 ) -> Result<Manager, Error> {
     let manager = Manager::open(settings, network)?;
-    let first = manager.first(FIRST_CREDENTIALS.min(settings.policy.wait));
-    let slow = async {
-        tokio::time::sleep(SLOW).await;
-        let endpoint = &settings.endpoint.endpoint;
-        warn(
-            launcher,
-            &format!("waiting for credentials from {endpoint} ..."),
-        );
-        std::future::pending().await
-    };
-    let first = tokio::select! {
-        first = first => first,
-        never = slow => never,
-    };
-    let first = first.map_err(|error| Error::Credentials(Box::new(error)))?;
+    let patience = FIRST_CREDENTIALS.min(settings.policy.wait);
+    let first = credentials::first_or_say(&manager, patience, |text| warn(launcher, text)).await;
+    let first = first.map_err(|error| Error::Credentials {
+        bucket: source.to_string(),
+        error: Box::new(error),
+    })?;
     if let Some(warning) = first.clock_warning() {
         // The manager has logged it.
         launcher.notice(&warning);

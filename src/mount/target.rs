@@ -2,6 +2,7 @@
 
 use super::Source;
 use crate::credentials;
+use crate::network;
 use crate::request::Request;
 use crate::s3::{self, ListFrom, ListQuery, Page, S3};
 
@@ -106,13 +107,15 @@ impl Target<'_> {
 }
 
 /// What to do about an error of S3; begins with a full stop unless empty.
-pub fn hint(error: &s3::Error) -> &'static str {
-    match error {
-        s3::Error::NoSuchBucket => ". Check its name, --region and --endpoint-url",
-        s3::Error::Unavailable(_) | s3::Error::TimedOut => {
-            ". Check the network, --endpoint-url and --region"
+pub fn hint(error: &s3::Error) -> String {
+    let to_do = match error {
+        s3::Error::NoSuchBucket => "Check its name, --region and --endpoint-url",
+        s3::Error::Unavailable(why) => {
+            network::what_to_check(why).unwrap_or("Check the network, --endpoint-url and --region")
         }
-        s3::Error::CredentialsRejected(_) => ". Check --credentials-endpoint",
-        _ => "",
-    }
+        s3::Error::TimedOut => "Check the network, --endpoint-url and --region",
+        s3::Error::CredentialsRejected(_) => "Check --credentials-endpoint",
+        _ => return String::new(),
+    };
+    format!(". {to_do}")
 }

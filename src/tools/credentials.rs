@@ -10,13 +10,15 @@ use std::time::SystemTime;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
-use super::cannot_print;
+use super::{cannot_print, first_credentials};
 use crate::credentials::{self, Credentials, Manager};
 use crate::network::Network;
 
 /// What to print.
 #[derive(Debug)]
 pub struct Config {
+    /// For which bucket, for messages.
+    pub bucket: String,
     /// Where credentials come from.
     pub credentials: credentials::Settings,
     /// Certificates and the like.
@@ -43,8 +45,7 @@ pub enum Format {
 pub async fn run(config: &Config) -> Result<(), String> {
     let settings = &config.credentials;
     let manager = Manager::open(settings, &config.network).map_err(|error| error.to_string())?;
-    let credentials = manager.first(settings.policy.wait).await;
-    let credentials = credentials.map_err(|error| error.cause.to_string())?;
+    let credentials = first_credentials(&manager, &config.bucket, settings.policy.wait).await?;
     let ends = SystemTime::now() + manager.remaining().unwrap_or_default();
     let text = text(config.format, &credentials, ends);
     let mut out = io::stdout().lock();

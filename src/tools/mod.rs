@@ -9,8 +9,12 @@ pub(crate) mod parsers;
 pub mod serve;
 
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime;
+
+use crate::credentials::{Credentials, Manager, first_or_say};
 
 /// A tool, with what it runs on.
 #[derive(Debug)]
@@ -43,6 +47,17 @@ pub fn run(tool: &Tool) -> Result<(), String> {
     // What still waits for the network is nobody's any more.
     runtime.shutdown_background();
     result
+}
+
+/// Waits for the first credentials for `bucket`, and says on stderr what for if that takes long.
+async fn first_credentials(
+    manager: &Manager,
+    bucket: &str,
+    patience: Duration,
+) -> Result<Arc<Credentials>, String> {
+    let say = |text: &str| eprintln!("s3credmount: {text}");
+    let first = first_or_say(manager, patience, say).await;
+    first.map_err(|error| format!("no credentials for {bucket}: {}", error.cause))
 }
 
 /// A pipe that nobody reads, a disk that is full.

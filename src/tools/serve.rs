@@ -34,7 +34,7 @@ use subtle::ConstantTimeEq;
 use tempfile::NamedTempFile;
 use tokio::net::TcpListener;
 
-use super::cannot_print;
+use super::{cannot_print, first_credentials};
 use crate::credentials::{self, Manager};
 use crate::network::{self, Network};
 use crate::process::Signals;
@@ -49,6 +49,8 @@ const TOUCH: Duration = Duration::from_secs(12 * 3600);
 /// What to serve, and where.
 #[derive(Debug)]
 pub struct Config {
+    /// For which bucket, for messages.
+    pub bucket: String,
     /// Where credentials come from.
     pub credentials: credentials::Settings,
     /// Certificates and the like.
@@ -73,11 +75,10 @@ pub async fn run(config: &Config) -> Result<(), String> {
     let listener = listener.map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
     let manager = Manager::open(settings, &config.network).map_err(|error| error.to_string())?;
-    let first = tokio::select! {
-        first = manager.first(settings.policy.wait) => first,
+    tokio::select! {
+        first = first_credentials(&manager, &config.bucket, settings.policy.wait) => first?,
         _ = signals.any() => return Ok(()),
     };
-    first.map_err(|error| error.cause.to_string())?;
     let token = Token::create()?;
     announce(address, &token).map_err(cannot_print)?;
     tracing::info!(%address, "serving credentials of {}", settings.endpoint.endpoint);

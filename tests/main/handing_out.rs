@@ -159,7 +159,9 @@ fn failures_go_to_stderr_and_tell_no_secret() {
     world.set_answer(Answer::Status(503, String::new()));
     let mut impatient = tool(&world, "credentials");
     impatient.args(["--credential-wait", "5"]);
-    assert!(refused(impatient, &world).contains("503"));
+    let said = refused(impatient, &world);
+    assert!(said.contains("waiting for credentials from"), "{said}");
+    assert!(said.contains("503") && said.contains(BUCKET), "{said}");
     let mut unknown = bare_program();
     unknown.args(["credentials", "no-such-bucket-of-nasa"]);
     assert!(refused(unknown, &world).contains("s3credmount buckets"));

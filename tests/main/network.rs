@@ -10,7 +10,7 @@ use mock_earthdata::{DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_USER, World};
 use tempfile::TempDir;
 
 use crate::scripted::{Scripted, header, read_head, reply};
-use crate::support::{BUCKET, Mount, fails, program, world, world_with};
+use crate::support::{BUCKET, Mount, bare_program, fails, program, world, world_with};
 
 fn https_world() -> World {
     world_with([("file", "content")], |settings| settings.tls = true)
@@ -53,6 +53,15 @@ fn an_authority_that_is_not_trusted_is_said_to_be_so() {
     let world = https_world();
     let mut program = program(&world);
     program
+        .env_remove("AWS_CA_BUNDLE")
+        .env_remove("SSL_CERT_FILE");
+    let said = says_no_soon(program);
+    assert!(said.contains("certificate"), "{said}");
+    assert!(said.contains("AWS_CA_BUNDLE"), "{said}");
+    // S3's neither, where no login comes first.
+    let mut program = bare_program();
+    program
+        .args(["--no-sign-request", "--endpoint-url", &world.s3_url()])
         .env_remove("AWS_CA_BUNDLE")
         .env_remove("SSL_CERT_FILE");
     let said = says_no_soon(program);
