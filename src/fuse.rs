@@ -107,7 +107,7 @@ fn errno(error: &Error) -> Errno {
             s3::Error::NoCredentials(_) | s3::Error::CredentialsRejected(_) => {
                 Errno::from_i32(libc::EKEYEXPIRED)
             }
-            s3::Error::TimedOut => Errno::ETIMEDOUT,
+            s3::Error::TimedOut | s3::Error::Late(_) => Errno::ETIMEDOUT,
             s3::Error::NotFound
             | s3::Error::NoSuchBucket
             | s3::Error::WrongRegion(_)

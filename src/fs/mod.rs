@@ -152,6 +152,9 @@ impl Fs {
             return Err(Error::NameTooLong);
         }
         let dir = self.directory(parent)?;
+        if dir.prefix.len() + name.len() > s3::LONGEST_KEY {
+            return Err(Error::NotFound);
+        }
         if let Some(answer) = self.namespace.known(&dir, name) {
             return Ok(answer);
         }

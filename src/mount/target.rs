@@ -110,7 +110,7 @@ impl Target<'_> {
 pub fn hint(error: &s3::Error) -> String {
     let to_do = match error {
         s3::Error::NoSuchBucket => "Check its name, --region and --endpoint-url",
-        s3::Error::Unavailable(why) => {
+        s3::Error::Unavailable(why) | s3::Error::Late(why) => {
             network::what_to_check(why).unwrap_or("Check the network, --endpoint-url and --region")
         }
         s3::Error::TimedOut => "Check the network, --endpoint-url and --region",

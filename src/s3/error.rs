@@ -49,6 +49,9 @@ pub enum Error {
     /// The operation's deadline is over.
     #[error("no answer from S3 within the time for one operation (--operation-timeout)")]
     TimedOut,
+    /// The same, and why the attempt before the last one failed.
+    #[error("no answer from S3 in time: {0}")]
+    Late(String),
     /// An answer that cannot be used, and that another try will not mend.
     #[error("S3 answered with nonsense: {0}")]
     Protocol(String),
@@ -82,7 +85,6 @@ impl Failure {
         code: &str,
         message: &str,
         region: Option<&str>,
-        head: bool,
     ) -> Self {
         let text = match (code, message) {
             ("", _) => format!("HTTP {status}"),
@@ -96,7 +98,6 @@ impl Failure {
                 "ExpiredToken" | "InvalidAccessKeyId" | "InvalidToken" | "TokenRefreshRequired",
                 _,
             ) => Self::Expired(text),
-            (400, _, _) if head => Self::Expired(text),
             (301 | 307 | 400, _, Some(region)) => {
                 Self::Final(Error::WrongRegion(region.to_owned()))
             }
@@ -177,7 +178,7 @@ mod tests {
     use super::*;
 
     fn message(code: &str, message: &str, region: Option<&str>) -> String {
-        match Failure::from_answer(400, code, message, region, false) {
+        match Failure::from_answer(400, code, message, region) {
             Failure::Final(error) => error.to_string(),
             Failure::Transient(text) | Failure::TooSlow(text) | Failure::Expired(text) => text,
         }

@@ -33,4 +33,4 @@ pub use client::{Compared, S3, Settings};
 pub use error::Error;
 pub use get::FirstBytes;
 pub use list::{From as ListFrom, ListQuery, Listed, Page};
-pub use types::{ByteRange, ETag, ObjectMeta, ObjectVersion, Storage};
+pub use types::{ByteRange, ETag, LONGEST_KEY, ObjectMeta, ObjectVersion, Storage};

@@ -103,8 +103,8 @@ pub(crate) fn s3_error(text: &str) {
     for status in [
         200, 301, 307, 400, 401, 403, 404, 408, 412, 416, 429, 500, 503,
     ] {
-        for (region, head) in [(None, false), (Some(region), false), (Some(region), true)] {
-            let failure = Failure::from_answer(status, &code, &message, region, head);
+        for region in [None, Some(region)] {
+            let failure = Failure::from_answer(status, &code, &message, region);
             let is_final = match failure {
                 Failure::Final(error) => {
                     check_message(&error.to_string());
@@ -117,10 +117,7 @@ pub(crate) fn s3_error(text: &str) {
             };
             // Whoever has no code to say is taken by the status.
             if code.is_empty() {
-                assert_eq!(
-                    is_final,
-                    status < 500 && !matches!(status, 408 | 429) && !(status == 400 && head)
-                );
+                assert_eq!(is_final, status < 500 && !matches!(status, 408 | 429));
             }
         }
     }

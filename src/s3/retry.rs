@@ -66,6 +66,7 @@ impl S3 {
         let mut pauses = pauses().take(retries);
         let mut replays = 0;
         let mut patience = FIRST_PATIENCE;
+        let mut last_failure = None;
         loop {
             let signed_with = match &self.credentials {
                 None => None,
@@ -81,7 +82,7 @@ impl S3 {
                 patience,
             });
             let failure = match tokio::time::timeout_at(request.deadline, sent).await {
-                Err(_) => return Err(Error::TimedOut),
+                Err(_) => return Err(last_failure.map_or(Error::TimedOut, Error::Late)),
                 Ok(Ok(answer)) => {
                     self.prove();
                     return Ok((answer, connection));
@@ -113,6 +114,7 @@ impl S3 {
                     if begin.elapsed() >= TOLD_AFTER && request.class == Class::Demand {
                         tracing::warn!(why = text, "S3 fails, and is asked again");
                     }
+                    last_failure = Some(text);
                     tokio::time::sleep(pause).await;
                 }
             }

@@ -142,7 +142,19 @@ impl Sender {
         };
         match answer.status().as_u16() {
             200..300 => Ok(answer),
+            400 if method == Method::Head => Err(self.said_to_get(target, attempt).await),
             _ => Err(self.refused(method, answer, attempt.patience).await),
+        }
+    }
+
+    /// Why S3 answers 400 to a HEAD: that may be expired credentials, another region or a key of its own kind, and only
+    /// to a GET does it say which.
+    async fn said_to_get(&self, target: &str, attempt: &Attempt) -> Failure {
+        let first_byte = [("range", "bytes=0-0")];
+        let get = Box::pin(self.send(Method::Get, target, &first_byte, attempt));
+        match get.await {
+            Ok(_) => Failure::Transient("HTTP 400 to a HEAD, and none to a GET".to_owned()),
+            Err(failure) => failure,
         }
     }
 
@@ -250,7 +262,7 @@ impl Sender {
                 return Failure::Transient("HTTP 403, at another time than ours".to_owned());
             }
         }
-        Failure::from_answer(status, &code, &message, region.as_deref(), is_head)
+        Failure::from_answer(status, &code, &message, region.as_deref())
     }
 
     /// Notes that S3 says it is `date`. `only_if_far`: only if S3 refuses requests for such a difference,

@@ -5,6 +5,9 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+/// No key is longer, in bytes of UTF-8 (docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html).
+pub const LONGEST_KEY: usize = 1024;
+
 /// An entity tag as S3 gives it, quotes included. There may be one for each of millions of names, so those
 /// that S3 makes up itself are kept as what they are.
 #[derive(Clone, PartialEq, Eq, Hash)]

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use mock_earthdata::{Answer, Content, World};
+use mock_earthdata::{Answer, Content, Fault, FaultRule, Op, World};
 
 use crate::support::{Mount, PATIENCE, computed, program, world, world_with};
 
@@ -109,18 +109,50 @@ fn one_refresh_and_a_replay_when_s3_does_not_know_the_key_or_the_token() {
     }
 }
 
-#[test]
-fn a_head_400_without_a_code_is_taken_for_expiry() {
+/// A bucket that may not be listed: names are asked for by HEAD, which says no more than 400.
+fn unlisted_world() -> World {
     let world = world([("file", "x"), ("other", "y")]);
     let access = mock_earthdata::Access {
         list: mock_earthdata::ListAccess::Nowhere,
         get: true,
     };
     world.set_bucket_access(crate::support::BUCKET, access);
+    world
+}
+
+#[test]
+fn a_head_400_of_expired_credentials_is_seen_through() {
+    let world = unlisted_world();
     let mount = Mount::new(&world);
     assert_eq!(mount.read("other"), b"y");
+    world.reset_counters();
     world.expire_all();
     assert_eq!(mount.read("file"), b"x");
+    assert_eq!(world.counters().credentials_issued, 1);
+}
+
+/// Nor does one file that S3 answers in such a way to take the credentials from all others.
+#[test]
+fn a_head_400_for_another_reason_leaves_the_credentials_alone() {
+    let world = unlisted_world();
+    let rule = FaultRule::on([Op::Head, Op::Get]).key("odd");
+    world.script(rule.fault(Fault::InvalidRequest));
+    let mount = Mount::new(&world);
+    assert_eq!(mount.read("other"), b"y");
+    world.reset_counters();
+    for _ in 0..3 {
+        let error = mount.path("odd").metadata().expect_err("S3 refuses it");
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
+    }
+    assert!(mount.log().contains("InvalidRequest"), "{}", mount.log());
+    assert_eq!(mount.read("file"), b"x");
+    // 1,024 bytes at most are a key.
+    let long = format!("{0}/{0}/{0}/{0}/{0}", "n".repeat(250));
+    let before = world.counters().head;
+    let error = mount.path(&long).metadata().expect_err("no key");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    assert_eq!(world.counters().head, before + 4);
+    assert_eq!(world.counters().credentials_issued, 0);
 }
 
 #[test]

@@ -105,12 +105,13 @@ fn parse_fault(text: &str) -> Result<Fault, String> {
 }
 
 /// The faults that need no value, by name.
-const PLAIN: [(&str, Fault); 20] = [
+const PLAIN: [(&str, Fault); 21] = [
     ("slow-down", Fault::SlowDown),
     ("internal-error", Fault::InternalError),
     ("access-denied", Fault::AccessDenied),
     ("explicit-deny", Fault::ExplicitDeny),
     ("expired", Fault::Expired),
+    ("invalid-request", Fault::InvalidRequest),
     ("time-too-skewed", Fault::TimeTooSkewed),
     ("archived", Fault::Archived),
     ("changed-etag", Fault::ChangedEtag),

@@ -26,6 +26,8 @@ pub enum Fault {
     ExplicitDeny,
     /// 400 `ExpiredToken`, as a token that has run out: on Head a bare 400.
     Expired,
+    /// 400 `InvalidRequest`, as for an object that its owner encrypts with a key of his own (SSE-C): on Head a bare 400.
+    InvalidRequest,
     /// 403 `RequestTimeTooSkewed`.
     TimeTooSkewed,
     /// 301 `PermanentRedirect` to this region, in `x-amz-bucket-region` and with no `Location`.
@@ -172,8 +174,8 @@ impl From<Op> for Ops {
 /// - OPS: `list`, `head`, `get`, joined by `+`, or `any`;
 /// - KEY: the key (of a list: the prefix), in which each `*` stands for any text, also `/`; it may have colons;
 /// - WHEN: `[SKIP+]TIMES[/EVERY]`, where TIMES may be `*`, for ever: `3`, `*`, `2+1`, `*/10`;
-/// - FAULT: `slow-down`, `internal-error`, `access-denied`, `explicit-deny`, `expired`, `time-too-skewed`, `other-region=REGION`,
-///   `archived`, `changed-etag`, `missing-etag`, `flip-byte[=OFFSET]`, `wrong-content-range`, `ignore-range`, `not-xml`,
+/// - FAULT: `slow-down`, `internal-error`, `access-denied`, `explicit-deny`, `expired`, `invalid-request`, `time-too-skewed`,
+///   `other-region=REGION`, `archived`, `changed-etag`, `missing-etag`, `flip-byte[=OFFSET]`, `wrong-content-range`, `ignore-range`, `not-xml`,
 ///   `cut-xml`, `empty-page`, `repeat-token`, `loop-token`, `unordered`, `hostile-keys`, `hostile-fields`,
 ///   `reset-before`, `reset-after=BYTES`, `cut-after=BYTES`, `extra-bytes=BYTES`, `stall-before[=SECONDS]`,
 ///   `stall-after=BYTES[,SECONDS]`, `trickle=BYTES_PER_SECOND`.

@@ -43,6 +43,10 @@ impl Refused {
             "RequestTimeTooSkewed" => {
                 "The difference between the request time and the current time is too large."
             }
+            "InvalidRequest" => {
+                "The object was stored using a form of Server Side Encryption. The correct parameters must be \
+                 provided to retrieve the object."
+            }
             "InvalidObjectState" => "The operation is not valid for the object's storage class",
             "PermanentRedirect" => {
                 "The bucket you are attempting to access must be addressed using the specified endpoint. \
@@ -88,6 +92,7 @@ impl Refused {
                 state.meter.count(|counters| &mut counters.expired_refused);
                 Self::new(StatusCode::BAD_REQUEST, "ExpiredToken")
             }
+            Fault::InvalidRequest => Self::new(StatusCode::BAD_REQUEST, "InvalidRequest"),
             Fault::TimeTooSkewed => Self::skewed("20000101T000000Z", state.now()),
             Fault::Archived => Self::new(StatusCode::FORBIDDEN, "InvalidObjectState")
                 .with("StorageClass", "GLACIER"),

@@ -33,6 +33,7 @@ async fn errors() {
             (Fault::AccessDenied, 403, "AccessDenied"),
             (Fault::ExplicitDeny, 403, "AccessDenied"),
             (Fault::Expired, 400, "ExpiredToken"),
+            (Fault::InvalidRequest, 400, "InvalidRequest"),
             (Fault::TimeTooSkewed, 403, "RequestTimeTooSkewed"),
             (
                 Fault::OtherRegion("eu-north-1".to_owned()),
