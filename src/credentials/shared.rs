@@ -15,7 +15,7 @@ use super::clock::Clock;
 use super::manager::{Fetch, Sharing, Source};
 use super::store::{Entry, Lock, Mark, Record, SharedGrant};
 use crate::earthdata::{Endpoint, Error, Grant, Login};
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicBool, Ordering};
 
 /// How long to wait for another process that fetches. A login with all its redirects takes a few
 /// seconds, and a mount gives up after 17.
@@ -31,16 +31,25 @@ pub(super) struct SharedEndpoint {
     endpoint: Endpoint,
     sharing: Sharing,
     clock: Arc<dyn Clock>,
+    /// There was a mark of a refused login: once it is gone, the user wants it sent again.
+    was_marked: AtomicBool,
+}
+
+/// The files for one login: an endpoint's, and the login's own, since a wrong password is wrong for every endpoint.
+#[derive(Clone)]
+struct Entries {
+    grants: Entry,
+    marks: Entry,
 }
 
 /// What a look at the file found.
 enum Look {
     /// What is wanted.
     Found(SharedGrant),
-    /// It is on us to fetch.
-    Ours(Lock, Record),
+    /// It is on us to fetch; what there is, is not what is wanted.
+    Ours(Lock, Option<SharedGrant>),
     /// Another process fetches.
-    Busy(Record),
+    Busy(Option<SharedGrant>),
     /// The lock does not work here.
     Broken(String),
 }
@@ -51,6 +60,7 @@ impl SharedEndpoint {
             endpoint,
             sharing,
             clock: Arc::new(clock),
+            was_marked: AtomicBool::new(false),
         }
     }
 
@@ -58,38 +68,44 @@ impl SharedEndpoint {
     async fn fetch_shared(&self, replaces: Option<&str>) -> Result<Grant, Error> {
         let login = self.endpoint.find_login().await?;
         let login = login.as_ref();
-        let Some(entry) = self.entry(login).await else {
+        let Some(entries) = self.entries(login).await else {
             return self.endpoint.fetch_as(login).await;
         };
-        let (lock, record) = match self.wait_for(&entry, replaces).await {
+        let (lock, others) = match self.wait_for(&entries.grants, replaces).await {
             Look::Found(shared) => {
                 tracing::info!("another process of this host has fetched credentials");
                 return Ok(shared.grant(self.clock.now()));
             }
-            Look::Ours(lock, record) => (Some(lock), record),
-            Look::Busy(record) => {
+            Look::Ours(lock, others) => (Some(lock), others),
+            Look::Busy(others) => {
                 tracing::warn!("another process has been fetching credentials for too long");
-                (None, record)
+                (None, others)
             }
             Look::Broken(why) => {
                 tracing::warn!("credentials are not shared: {why}");
-                (None, Record::default())
+                (None, None)
             }
         };
-        let result = self.fetch_as(&entry, record, login, replaces).await;
+        let result = self.fetch_as(&entries, others, login, replaces).await;
         drop(lock);
         Ok(result?.grant(self.clock.now()))
     }
 
-    /// The file for `login` in the first directory that can be used.
-    async fn entry(&self, login: Option<&Login>) -> Option<Entry> {
+    /// The files for `login` in the first directory that can be used.
+    async fn entries(&self, login: Option<&Login>) -> Option<Entries> {
         let identity = self.endpoint.identity(login);
+        let login = self.endpoint.login_identity(login);
         let directories = self.sharing.directories.clone();
         let open = move || {
             let mut why = Vec::new();
             for directory in directories {
-                match Entry::open(&directory, &identity) {
-                    Ok(entry) => return Some(entry),
+                let grants = Entry::open(&directory, &identity);
+                let both = grants.and_then(|grants| {
+                    let marks = Entry::open(&directory, &login)?;
+                    Ok(Entries { grants, marks })
+                });
+                match both {
+                    Ok(both) => return Some(both),
                     Err(error) => why.push(error.to_string()),
                 }
             }
@@ -125,45 +141,54 @@ impl SharedEndpoint {
     /// Fetches, and tells the others.
     async fn fetch_as(
         &self,
-        entry: &Entry,
-        record: Record,
+        entries: &Entries,
+        others: Option<SharedGrant>,
         login: Option<&Login>,
         replaces: Option<&str>,
     ) -> Result<SharedGrant, Error> {
         // Better than nothing: credentials of another process, though due for renewal.
-        let others = record.grant.clone().filter(|_| !self.sharing.always_fetch);
+        let others = others.filter(|_| !self.sharing.always_fetch);
         let others = |error| {
             let living = others.filter(|shared| shared.is_living(replaces, self.clock.now()));
             living.ok_or(error)
         };
-        let mark = record.refused.as_ref();
-        if let (Some(login), Some(mark)) = (login, mark)
+        let marks = entries.marks.clone();
+        let mark = on_disk(move || marks.read().refused).await.flatten();
+        let was_marked = self.was_marked.swap(mark.is_some(), Ordering::Relaxed);
+        if let (Some(login), Some(mark)) = (login, &mark)
             && let Some(refusal) = mark.holds(login.changed(), self.clock.now())
         {
-            let path = entry.path().display();
+            let path = entries.marks.path().display();
             let hint = format!(
                 ", and if it is right there by now, remove {path}, which says that it was refused"
             );
             return others(self.endpoint.refused(login, refusal, &hint));
         }
+        if was_marked && mark.is_none() {
+            self.endpoint.forget_refusal();
+        }
         match self.endpoint.fetch_as(login).await {
             Ok(grant) => {
                 let shared = SharedGrant::of(&grant, self.clock.now());
+                if mark.is_some() {
+                    tell(&entries.marks, Record::default()).await;
+                }
                 let news = Record {
                     grant: Some(shared.clone()),
                     refused: None,
                 };
-                tell(entry, news).await;
+                tell(&entries.grants, news).await;
                 Ok(shared)
             }
             Err(error) => {
                 if let Some(refusal) = error.refusal() {
                     let changed = login.and_then(Login::changed);
                     let news = Record {
-                        grant: record.grant,
+                        grant: None,
                         refused: Some(Mark::new(refusal, changed, self.clock.now())),
                     };
-                    tell(entry, news).await;
+                    let is_told = tell(&entries.marks, news).await;
+                    self.was_marked.store(is_told, Ordering::Relaxed);
                 }
                 others(error)
             }
@@ -171,11 +196,16 @@ impl SharedEndpoint {
     }
 }
 
-/// Writes `news` for the other processes; without them, each is on its own.
-async fn tell(entry: &Entry, news: Record) {
+/// Writes `news` for the other processes; without them, each is on its own. Whether that succeeded.
+async fn tell(entry: &Entry, news: Record) -> bool {
     let entry = entry.clone();
-    if let Some(Err(error)) = on_disk(move || entry.write(&news)).await {
-        tracing::warn!("credentials are not shared: {error}");
+    match on_disk(move || entry.write(&news)).await {
+        Some(Ok(())) => true,
+        Some(Err(error)) => {
+            tracing::warn!("credentials are not shared: {error}");
+            false
+        }
+        None => false,
     }
 }
 
@@ -191,20 +221,19 @@ impl Source for SharedEndpoint {
 
 /// Looks for credentials that are `wanted`, and takes the lock if there are none.
 fn look(entry: &Entry, wanted: impl Fn(&SharedGrant) -> bool) -> Look {
-    let found = |record: &Record| record.grant.clone().filter(&wanted);
-    let record = entry.read();
-    if let Some(shared) = found(&record) {
+    let grant = entry.read().grant;
+    if let Some(shared) = grant.clone().filter(&wanted) {
         return Look::Found(shared);
     }
     match entry.try_lock() {
-        Ok(None) => Look::Busy(record),
+        Ok(None) => Look::Busy(grant),
         Err(error) => Look::Broken(error.to_string()),
         Ok(Some(lock)) => {
             // Whoever held it before may have just written.
-            let record = entry.read();
-            match found(&record) {
+            let grant = entry.read().grant;
+            match grant.clone().filter(&wanted) {
                 Some(shared) => Look::Found(shared),
-                None => Look::Ours(lock, record),
+                None => Look::Ours(lock, grant),
             }
         }
     }

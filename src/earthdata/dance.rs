@@ -5,10 +5,9 @@
 //! endpoint again, which now knows a cookie. The cookie spares later refreshes the login.
 
 use reqwest::Url;
-use secrecy::ExposeSecret;
 
 use super::answer::Grant;
-use super::endpoint::{Endpoint, agreement_page, detail};
+use super::endpoint::{Endpoint, agreement_page};
 use super::error::Error;
 use super::login::Login;
 use super::refusal::Refusal;
@@ -33,7 +32,7 @@ impl Endpoint {
                 (300..=399, _) => url = self.redirected(&answer, login, sent)?,
                 (401, Some(login)) => return Err(self.refused(login, Refusal::WrongPassword, "")),
                 (403, Some(login)) => {
-                    return Err(self.locked(login, detail(answer.body.expose_secret())));
+                    return Err(self.locked(login, answer.detail()));
                 }
                 (200, _) if at_login => {
                     return Err(Error::EulaNotAccepted {

@@ -130,15 +130,25 @@ impl Endpoint {
 
     /// Tells this endpoint and login from all others. It holds the login itself.
     pub fn identity(&self, login: Option<&Login>) -> SecretString {
+        let login = self.login_identity(login);
+        format!("{}\n{}", self.url, login.expose_secret()).into()
+    }
+
+    /// Tells this login, and the host that it is for, from all others. It holds the login itself.
+    pub fn login_identity(&self, login: Option<&Login>) -> SecretString {
         let (user, secret) = match login.map(|login| &login.proof) {
             None => ("", ""),
             Some(Proof::Token(token)) => ("", token.expose_secret()),
             Some(Proof::Password { user, password }) => (user.as_str(), password.expose_secret()),
         };
         // Only the last of these may hold a line's end.
-        [self.url.as_str(), self.login_host.as_str(), user, secret]
-            .join("\n")
-            .into()
+        let all = [self.login_host.as_str(), user, secret];
+        all.join("\n").into()
+    }
+
+    /// Sends a login that was refused once more.
+    pub fn forget_refusal(&self) {
+        *lock(&self.refused) = None;
     }
 
     /// The error that [`Endpoint::fetch_as`] gave `login` when it was refused, perhaps in another
@@ -191,12 +201,17 @@ impl Endpoint {
         }
         match answer.status {
             // 400 is TEA's answer to a header that is garbled.
-            300..=401 => Err(Error::TokenRefused {
-                endpoint: shown(&self.url),
-                host: self.login_host.as_str().to_owned(),
-                source_of_login: login.source.clone(),
-            }),
+            300..=401 => Err(self.token_refused(login)),
+            403 if is_about_token(answer.body.expose_secret()) => Err(self.token_refused(login)),
             _ => self.grant(&self.url, &answer),
+        }
+    }
+
+    fn token_refused(&self, login: &Login) -> Error {
+        Error::TokenRefused {
+            endpoint: shown(&self.url),
+            host: self.login_host.as_str().to_owned(),
+            source_of_login: login.source.clone(),
         }
     }
 
@@ -245,7 +260,7 @@ impl Endpoint {
         let answer = web.post(&url, user, password).await?;
         match answer.status {
             401 => return Err(self.refused(login, Refusal::WrongPassword, "")),
-            403 => return Err(self.locked(login, detail(answer.body.expose_secret()))),
+            403 => return Err(self.locked(login, answer.detail())),
             200 => {}
             status => {
                 tracing::info!(status, "Earthdata Login gives no token for the password");
@@ -302,13 +317,13 @@ impl Endpoint {
                 None => Err(Error::Refused {
                     endpoint,
                     status: answer.status,
-                    detail: detail(body),
+                    detail: answer.detail(),
                 }),
             },
             status => Err(Error::ServerFails {
                 endpoint,
                 status,
-                detail: detail(body),
+                detail: answer.detail(),
             }),
         }
     }
@@ -339,6 +354,14 @@ pub(super) fn agreement_page(url: &Url) -> String {
     page.chars().take(LONGEST_PAGE).collect()
 }
 
+/// TEA passes on what Earthdata Login says of a token: one that has run out, or was revoked, is a 403, too. So is a
+/// missing EULA, by the same name, but with the page to accept it on.
+fn is_about_token(body: &str) -> bool {
+    let body: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    let error = body.get("error").and_then(serde_json::Value::as_str);
+    matches!(error, Some("invalid_token" | "token_expired")) && body.get("resolution_url").is_none()
+}
+
 /// TEA's 403 for a missing EULA is JSON that names the page (rain-api-core edl.py).
 fn resolution_url(body: &str) -> Option<String> {
     let body: serde_json::Value = serde_json::from_str(body).ok()?;
@@ -346,23 +369,4 @@ fn resolution_url(body: &str) -> Option<String> {
     // Parsed and written anew, it holds nothing that a terminal obeys.
     let url = check_url(url).ok()?.to_string();
     (url.len() <= LONGEST_PAGE).then_some(url)
-}
-
-/// What an error page says, if it is short, plain text; an error page holds no credentials.
-pub(super) fn detail(body: &str) -> String {
-    let text = serde_json::from_str::<serde_json::Value>(body)
-        .ok()
-        .and_then(|json| {
-            let field = ["error_description", "message", "error"];
-            let mut texts = field
-                .iter()
-                .filter_map(|f| Some(json.get(f)?.as_str()?.to_owned()));
-            texts.next()
-        })
-        .unwrap_or_else(|| body.trim().to_owned());
-    if text.is_empty() || text.starts_with('<') {
-        return String::new();
-    }
-    let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    format!(": {}", clean.take(200).collect::<String>())
 }

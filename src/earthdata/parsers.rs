@@ -103,8 +103,9 @@ pub(crate) fn login_answer(text: &str) {
                 check_url(&resolution_url).expect("one that a browser may open");
             }
         }
-        let locked = endpoint.locked(&a_login(), super::endpoint::detail(text));
-        check_message(&locked.to_string());
+        let locked = endpoint.locked(&a_login(), answer.detail()).to_string();
+        check_message(&locked);
+        assert!(!locked.contains("hunter2"), "{locked}");
     }
     if let Some(token) = user_token(text) {
         assert!(is_in_header(&token));
@@ -195,6 +196,7 @@ fn an_answer(status: u16, body: &str, location: Option<Url>) -> Answer {
         location,
         date: None,
         body: body.into(),
+        sent: Some(a_login().proof),
     }
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use reqwest::cookie::Jar;
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Certificate, Url};
@@ -92,6 +93,44 @@ pub(super) struct Answer {
     pub(super) date: Option<std::time::SystemTime>,
     /// May hold secrets: for parsing only.
     pub(super) body: SecretString,
+    /// What was sent to have it.
+    pub(super) sent: Option<Proof>,
+}
+
+impl Answer {
+    /// What an error page says, if it is short, plain text that does not quote the login; an error page holds no
+    /// credentials.
+    pub(super) fn detail(&self) -> String {
+        let body = self.body.expose_secret();
+        let text = serde_json::from_str::<serde_json::Value>(body)
+            .ok()
+            .and_then(|json| {
+                let field = ["error_description", "message", "error"];
+                let mut texts = field
+                    .iter()
+                    .filter_map(|f| Some(json.get(f)?.as_str()?.to_owned()));
+                texts.next()
+            })
+            .unwrap_or_else(|| body.trim().to_owned());
+        if text.is_empty() || text.starts_with('<') || self.quotes_login(&text) {
+            return String::new();
+        }
+        let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+        format!(": {}", clean.take(200).collect::<String>())
+    }
+
+    fn quotes_login(&self, text: &str) -> bool {
+        match &self.sent {
+            None => false,
+            Some(Proof::Token(token)) => text.contains(token.expose_secret()),
+            Some(Proof::Password { user, password }) => {
+                let password = password.expose_secret();
+                let header =
+                    base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+                text.contains(password) || text.contains(&header)
+            }
+        }
+    }
 }
 
 /// The HTTP clients, with one set of cookies.
@@ -140,7 +179,7 @@ impl Web {
                 request.basic_auth(user, Some(password.expose_secret()))
             }
         };
-        answer(url, request).await
+        answer(url, request, proof.cloned()).await
     }
 
     /// POSTs nothing to `url`, with user and password in the `Authorization` header.
@@ -152,7 +191,11 @@ impl Web {
     ) -> Result<Answer, Error> {
         let request = self.client_for(url).post(url.clone());
         let request = request.basic_auth(user, Some(password.expose_secret()));
-        answer(url, request.header(CONTENT_LENGTH, 0)).await
+        let sent = Proof::Password {
+            user: user.to_owned(),
+            password: password.clone(),
+        };
+        answer(url, request.header(CONTENT_LENGTH, 0), Some(sent)).await
     }
 
     fn client_for(&self, url: &Url) -> &reqwest::Client {
@@ -163,8 +206,12 @@ impl Web {
     }
 }
 
-/// Sends `request`, which goes to `url`, and reads the answer.
-async fn answer(url: &Url, request: reqwest::RequestBuilder) -> Result<Answer, Error> {
+/// Sends `request`, which goes to `url` with `sent`, and reads the answer.
+async fn answer(
+    url: &Url,
+    request: reqwest::RequestBuilder,
+    sent: Option<Proof>,
+) -> Result<Answer, Error> {
     let unreachable = |e: reqwest::Error| Error::Unreachable {
         endpoint: shown(url),
         why: causes(&e.without_url()),
@@ -188,6 +235,7 @@ async fn answer(url: &Url, request: reqwest::RequestBuilder) -> Result<Answer, E
         location,
         date,
         body: body.into(),
+        sent,
     })
 }
 

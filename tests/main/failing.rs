@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use mock_earthdata::{
-    Access, Answer, DEFAULT_PASSWORD, DEFAULT_USER, ListAccess, REVOKED_TOKEN, World,
+    Access, Answer, DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_USER, ListAccess, REVOKED_TOKEN, World,
 };
 use tempfile::TempDir;
 
@@ -131,8 +131,28 @@ fn a_token_that_is_revoked_or_garbage() {
             assert!(!message.contains(token), "{message}");
         }
     }
+    // TEA passes on what Earthdata Login says, which may be a 403.
+    for error in ["invalid_token", "token_expired"] {
+        let body = format!(r#"{{"status_code": 403, "error": "{error}"}}"#);
+        world.set_answer(Answer::Status(403, body));
+        let message = refusal(with_token(program(&world), DEFAULT_TOKEN));
+        says(&message, &["does not accept the token", "Generate Token"]);
+    }
     assert_eq!(world.counters().stray_authorizations, 0);
     assert_eq!(world.counters().logins, 0);
+}
+
+#[test]
+fn a_server_that_quotes_the_login_is_not_quoted() {
+    let world = small_world();
+    let body = format!("internal error while checking Bearer {DEFAULT_TOKEN}");
+    world.set_answer(Answer::Status(500, body));
+    let mut command = with_token(program(&world), DEFAULT_TOKEN);
+    command.args(["--credential-wait", "1"]);
+    let message = refusal(command);
+    says(&message, &["HTTP 500"]);
+    assert!(!message.contains(DEFAULT_TOKEN), "{message}");
+    assert!(!message.contains("internal error"), "{message}");
 }
 
 /// A password that is good, at both families; and a token at the one that tells.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mock_earthdata::{
-    Content, DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_USER, REVOKED_TOKEN, User, World,
+    Answer, Content, DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_USER, REVOKED_TOKEN, User, World,
 };
 
 use crate::support::{BUCKET, Mount, PATIENCE, bare_program, program_at, world, world_with};
@@ -234,6 +234,27 @@ fn a_token_that_runs_out_during_the_mount_is_replaced_by_password() {
         assert_eq!(mount.read("file"), b"content");
         assert_eq!(world.counters().logins, 0, "{}", mount.log());
     }
+}
+
+/// TEA passes on what Earthdata Login says of it, which may be a 403.
+#[test]
+fn a_token_that_is_refused_by_a_403_is_replaced_by_password() {
+    let world = short_lives(Means::Everything);
+    let mut command = program_at(&world, &world.tea_endpoint());
+    command.env("EARTHDATA_USERNAME", DEFAULT_USER);
+    command.env("EARTHDATA_PASSWORD", DEFAULT_PASSWORD);
+    let mount = Mount::with(command, BUCKET);
+    world.reset_counters();
+    let body = r#"{"status_code": 403, "error": "invalid_token"}"#;
+    world.set_answer(Answer::Status(403, body.to_owned()));
+    let begin = Instant::now();
+    while world.counters().token_requests == 0 {
+        assert!(begin.elapsed() < PATIENCE, "{}", mount.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    world.set_answer(Answer::Normal);
+    until_renewed(&world, 1, &mount);
+    assert_eq!(mount.read("file"), b"content");
 }
 
 /// At each endpoint, `change` the login to that of another user, whose credentials come then.

@@ -131,6 +131,10 @@ fn a_wrong_password_is_sent_once_by_all_processes_of_the_host() {
         }
     });
     assert_eq!(world.counters().wrong_passwords, 1);
+    // It is wrong for every endpoint.
+    let elsewhere = program_at(&world, &world.cumulus_endpoint());
+    refusal(sharing(with_password(elsewhere, "wrong"), &cache));
+    assert_eq!(world.counters().wrong_passwords, 1);
     let message = refusal(command("wrong"));
     let [record] = &records(&cache)[..] else {
         panic!("one record, for one login");
@@ -146,6 +150,44 @@ fn a_wrong_password_is_sent_once_by_all_processes_of_the_host() {
     std::fs::remove_file(record).expect("it is there");
     refusal(command("wrong"));
     assert_eq!(world.counters().wrong_passwords, 2);
+}
+
+/// Nor is the process that had it refused without hope: not until it has ended.
+#[test]
+fn a_mark_that_is_removed_lets_the_running_process_try_again() {
+    let world = world_with([("file", "content")], |settings| {
+        settings.lifetime = Duration::from_secs(2);
+    });
+    let (_parent, cache) = cache();
+    let command = program_at(&world, &world.tea_endpoint());
+    let mut command = sharing(with_password(command, DEFAULT_PASSWORD), &cache);
+    command.args(["--credential-wait", "1", "--metadata-ttl", "0"]);
+    let mount = Mount::with(command, BUCKET);
+    let with = |password: &str, token: &str| User {
+        password: password.to_owned(),
+        tokens: vec![token.to_owned()],
+        ..User::default()
+    };
+    world.set_users(vec![with(
+        "another",
+        "eyJ0eXAiOiJKV1QifQ.eyJ1aWQiOiJ1In0.bmV4dA",
+    )]);
+    let log = mount.log_with("which says that it was refused");
+    let path = log.split_once("remove ").expect("what to do").1;
+    let mark = PathBuf::from(path.split_once(',').expect("the path").0);
+    assert_eq!(world.counters().wrong_passwords, 1);
+    world.set_users(vec![with(
+        DEFAULT_PASSWORD,
+        "eyJ0eXAiOiJKV1QifQ.eyJ1aWQiOiJ1In0.dGhpcmQ",
+    )]);
+    std::fs::remove_file(&mark).expect("it is there");
+    let begin = Instant::now();
+    while mount.path("file").metadata().is_err() {
+        assert!(begin.elapsed() < PATIENCE, "{}", mount.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(world.counters().wrong_passwords, 1);
+    assert!(!mark.exists());
 }
 
 /// A netrc that is saved again may be tried again, even with the same password.
