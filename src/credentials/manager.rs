@@ -410,6 +410,11 @@ fn publish(shared: &Shared, grant: Grant, now: Duration) {
         tracing::warn!("{warning}");
     }
     shared.state.send_modify(|state| {
+        if state.rejected.as_deref() == Some(&credentials.access_key_id) {
+            // Both may be wrong, but only with them can it be tried.
+            tracing::warn!("S3 rejected the credentials, and the endpoint gives the same again");
+            state.rejected = None;
+        }
         state.credentials = Some(Arc::new(credentials));
         state.failure = None;
     });

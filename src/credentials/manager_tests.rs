@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::sync::{Mutex, lock};
+use crate::sync::{AtomicBool, Mutex, lock};
 
 /// tokio's clock, so that pausing it pauses expiry too.
 struct TokioClock(Instant);
@@ -19,6 +19,8 @@ struct Script {
     /// The life of the next grants, or a failure; when it is empty, an hour each.
     answers: Mutex<VecDeque<Option<Duration>>>,
     fetched: AtomicU64,
+    /// Whether it gives the same credentials each time.
+    is_cached: AtomicBool,
 }
 
 struct Scripted(Arc<Script>);
@@ -31,7 +33,10 @@ impl Source for Scripted {
             let answer = lock(&self.0.answers).pop_front();
             match answer.unwrap_or(Some(HOUR)) {
                 Some(remaining) => Ok(Grant {
-                    access_key_id: format!("ASIA{number}"),
+                    access_key_id: match self.0.is_cached.load(Ordering::Relaxed) {
+                        true => "ASIA1".to_owned(),
+                        false => format!("ASIA{number}"),
+                    },
                     secret_access_key: "secret".into(),
                     session_token: "token".into(),
                     remaining,
@@ -137,6 +142,17 @@ async fn pauses_grow_to_a_minute_while_nobody_waits() {
         "{}",
         fetched(&script)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_rejected_and_given_again_is_tried_again() {
+    let (manager, script) = start(&[]);
+    script.is_cached.store(true, Ordering::Relaxed);
+    assert_eq!(id(&manager).await, "ASIA1");
+    manager.invalidate("ASIA1");
+    assert!(manager.valid().is_none());
+    assert_eq!(id(&manager).await, "ASIA1");
+    assert_eq!(fetched(&script), 2);
 }
 
 #[tokio::test(start_paused = true)]
