@@ -137,7 +137,7 @@ impl OpenObject {
     }
 
     async fn read_range(&self, wanted: ByteRange, request: &Request) -> Result<Slice, Error> {
-        let plan = self.plan(wanted);
+        let mut plan = self.plan(wanted);
         let cached = cached(self.object());
         let cache = &self.reader().cache;
         loop {
@@ -148,10 +148,11 @@ impl OpenObject {
                     if plan.random {
                         self.access().width.found(wanted);
                     }
+                    self.spare(&mut plan, wanted);
                     self.keep_ahead(&plan).await;
                     return Ok(pinned.slice(wanted));
                 }
-                Status::OnTheWay => {}
+                Status::OnTheWay => self.spare(&mut plan, wanted),
                 Status::Failed(error) => return Err(error),
                 Status::Absent => self.fetch_now(&pinned, &plan, wanted, request).await,
             }
@@ -210,6 +211,24 @@ impl OpenObject {
             access.counted_streams = streams;
         }
         plan
+    }
+
+    /// `wanted` need not be fetched, so nothing comes along with it: what the plan believes does, comes ahead of it. Who
+    /// only looks at a header goes without.
+    fn spare(&self, plan: &mut Plan, wanted: ByteRange) {
+        if plan.random {
+            return;
+        }
+        let before = ByteRange::new(plan.fetch.start(), wanted.start());
+        let behind = ByteRange::new(wanted.end(), plan.fetch.end());
+        match behind {
+            Some(behind) if plan.is_header => {
+                if plan.ahead.is_empty() {
+                    self.access().learnt.cursors.not_fetched(behind);
+                }
+            }
+            _ => drop(plan.ahead.splice(0..0, before.into_iter().chain(behind))),
+        }
     }
 
     /// Fetches what is absent of `wanted`, and in the same requests what the plan adds to it if

@@ -1,7 +1,7 @@
 //! What is fetched, when, and in how many requests: counts, not times.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
 
 use mock_earthdata::{Content, Counters, Fault, FaultRule, Op, Shape, World};
@@ -279,6 +279,31 @@ fn a_look_at_the_header_does_not_fetch_the_file() {
 }
 
 /// Also where the file is closed in between, as netCDF-C does.
+/// The first bytes come as the file is looked up, and the rest of the header not with them: who reads on finds it all
+/// the same.
+#[test]
+fn who_reads_on_behind_first_bytes_that_were_there_does_not_wait_where_they_end() {
+    let world = objects([("one.bin".to_owned(), 100 * MIB)]);
+    let mount = Mount::new(&world);
+    // By itself the kernel would read ahead of these.
+    let mut direct = OpenOptions::new();
+    direct.read(true).custom_flags(libc::O_DIRECT);
+    let file = direct.open(mount.path("one.bin")).expect("open");
+    read(&file, "one.bin", 0, 4096);
+    until_idle(&world);
+    assert_eq!(world.counters().get, 1, "with the name");
+    read(&file, "one.bin", 4096, 4096);
+    until_idle(&world);
+    let known = world.requests().len();
+    for offset in (8 * KIB..256 * KIB).step_by(4096) {
+        read(&file, "one.bin", offset, 4096);
+    }
+    let later = world.requests().split_off(known);
+    let start = |range: &str| range[6..].split('-').next()?.parse::<u64>().ok();
+    let mut starts = later.iter().filter_map(|get| start(get.range.as_deref()?));
+    assert!(starts.all(|start| start >= MIB), "{later:?}");
+}
+
 #[test]
 fn what_is_mostly_read_next_comes_with_the_header() {
     let keys = ["a.tif", "a.nc", "a.h5"];
