@@ -167,7 +167,8 @@ impl Cursors {
     pub(super) fn streams(&self, now: Instant) -> u64 {
         let is_one = |cursor: &&Cursor| match &cursor.course {
             Course::New { .. } => false,
-            Course::Forward(forward) => !forward.is_guess,
+            // One read at the start is a look at the header.
+            Course::Forward(forward) => !forward.is_guess && cursor.begun < cursor.used.0,
             Course::Backward(_) | Course::Strides(_) => true,
         };
         // Readers who take turns come back; who reads here and there does not.
@@ -176,6 +177,13 @@ impl Cursors {
             is_lively && (!cursor.is_left || cursor.returns >= RETURNS)
         };
         self.cursors.iter().filter(is_read).filter(is_one).count() as u64
+    }
+
+    /// Whether nobody reads the object by now.
+    pub(super) fn are_idle(&self, now: Instant) -> bool {
+        self.cursors
+            .last()
+            .is_none_or(|latest| now >= latest.used.1 + PAUSE)
     }
 
     /// Notes the run that was read last, as `read` begins another one elsewhere.

@@ -27,6 +27,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 pub use credit::Credit;
@@ -57,6 +58,8 @@ pub struct Reader {
     timeout: Duration,
     /// Sequences of reads that are fetched ahead of: they share the memory for that.
     streams: AtomicU64,
+    /// When these and what is whole were last counted anew.
+    recounted: Mutex<Option<Instant>>,
     /// Bytes of the objects that are open and were fetched whole.
     whole: AtomicU64,
     /// Each fetch that is under way holds one.
@@ -76,6 +79,7 @@ impl Reader {
             cache: Cache::new(memory_limit),
             timeout,
             streams: AtomicU64::new(0),
+            recounted: Mutex::default(),
             whole: AtomicU64::new(0),
             fetches: Arc::default(),
             heads: head::Heads::default(),

@@ -14,6 +14,8 @@ use crate::request::Request;
 use crate::s3::{ByteRange, Error, ObjectVersion};
 use crate::sync::{AbortHandle, Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 
+/// How often it is looked who still reads.
+const RECOUNT: Duration = Duration::from_secs(1);
 /// The part of the memory that objects may take by being fetched whole, all that are open together.
 const WHOLE_ROOM: (u64, u64) = (7, 8);
 
@@ -54,11 +56,30 @@ struct Access {
     counted_streams: u64,
     /// Bytes, if it was fetched whole.
     whole: u64,
+    /// The same, while it is read.
+    counted_whole: u64,
     /// The fetch of all of it.
     fetch_all: Option<AbortHandle>,
 }
 
 impl Reader {
+    /// Looks now and then who of those that have an object open still reads.
+    fn recount(&self, now: Instant) {
+        let mut recounted = lock(&self.recounted);
+        if recounted.is_some_and(|at| now < at + RECOUNT) {
+            return;
+        }
+        *recounted = Some(now);
+        drop(recounted);
+        let open: Vec<_> = lock(&self.open)
+            .values()
+            .map(|(it, _)| Arc::clone(it))
+            .collect();
+        for shared in open {
+            shared.recount(now);
+        }
+    }
+
     /// Opens a version; sends nothing.
     pub fn open(self: &Arc<Self>, object: Arc<ObjectVersion>) -> OpenObject {
         let mut open = lock(&self.open);
@@ -183,6 +204,8 @@ impl OpenObject {
         } = &*self.shared;
         let (key, size) = (&object.key, object.meta.size);
         head.read(&reader.heads, key, cursors::HEADER, wanted);
+        let now = Instant::now();
+        reader.recount(now);
         let mut access = self.access();
         let visit = access.visit.get_or_insert_with(|| {
             let visit = reader.places.visit(object);
@@ -199,7 +222,6 @@ impl OpenObject {
             return Plan::new(wanted, false);
         }
         let window = reader.window();
-        let now = Instant::now();
         let mut plan = access.learnt.cursors.access(wanted, size, window, now);
         if plan.is_header {
             let along = head.along(&reader.heads, key, wanted, size);
@@ -275,7 +297,7 @@ impl OpenObject {
                 return;
             }
             reader.whole.fetch_add(size, Ordering::Relaxed);
-            access.whole = size;
+            (access.whole, access.counted_whole) = (size, size);
         }
         let (reader, object) = (Arc::clone(reader), Arc::clone(&self.shared.object));
         let all = whole::fetch(reader, object, Arc::clone(&self.shared.at));
@@ -365,7 +387,33 @@ impl Shared {
             .reopened
             .keep(&self.object, access.learnt, Instant::now());
         self.reader.count_streams(access.counted_streams, 0);
-        self.reader.whole.fetch_sub(access.whole, Ordering::Relaxed);
+        let whole = access.counted_whole;
+        self.reader.whole.fetch_sub(whole, Ordering::Relaxed);
+    }
+
+    /// Gives back what it has of the memory that all objects share, as far as nobody reads it by now.
+    fn recount(&self, now: Instant) {
+        let mut access = lock(&self.access);
+        if access.waiting > 0 {
+            return;
+        }
+        let streams = access.learnt.cursors.streams(now);
+        if streams < access.counted_streams {
+            self.reader.count_streams(access.counted_streams, streams);
+            access.counted_streams = streams;
+        }
+        if access.learnt.cursors.are_idle(now) {
+            let whole = std::mem::take(&mut access.counted_whole);
+            self.reader.whole.fetch_sub(whole, Ordering::Relaxed);
+            if access
+                .fetch_all
+                .as_ref()
+                .is_none_or(AbortHandle::is_finished)
+            {
+                // Others may push it out, and then it may come once more.
+                access.width.forget_whole();
+            }
+        }
     }
 }
 
@@ -399,3 +447,7 @@ impl Drop for Waiting<'_> {
         lock(&self.shared.access).waiting -= 1;
     }
 }
+
+#[cfg(test)]
+#[path = "object_tests.rs"]
+mod tests;

@@ -114,6 +114,13 @@ impl Width {
         is_due
     }
 
+    /// The object may be pushed out of memory, and then come whole once more.
+    pub(super) fn forget_whole(&mut self) {
+        if self.is_whole {
+            (self.is_whole, self.waited, self.read) = (false, Duration::ZERO, 0);
+        }
+    }
+
     fn judge(&mut self, hit: bool) {
         self.reads += 1;
         self.hits += u32::from(hit);
