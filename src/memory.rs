@@ -16,14 +16,23 @@ const ELSE: u64 = 1024 * MIB;
 /// Not worth mounting with less.
 const LEAST: u64 = 64 * MIB;
 
+/// How many bytes of addresses blocks of data may have.
+pub(crate) fn addresses() -> u64 {
+    soft_limit().saturating_sub(ELSE)
+}
+
+fn soft_limit() -> u64 {
+    let (soft, _) = getrlimit(Resource::RLIMIT_AS).unwrap_or((RLIM_INFINITY, RLIM_INFINITY));
+    soft
+}
+
 /// What `--memory-limit` is where the user asks for `asked`: what fits into the addresses that the process may
 /// have (RLIMIT_AS). Where those end, so does the mount.
 ///
 /// # Errors
 /// If they are too few.
 pub(crate) fn limit(asked: Option<u64>) -> Result<u64, String> {
-    let (soft, _) = getrlimit(Resource::RLIMIT_AS).unwrap_or((RLIM_INFINITY, RLIM_INFINITY));
-    within(asked, default_limit(), soft)
+    within(asked, default_limit(), soft_limit())
 }
 
 fn within(asked: Option<u64>, default: u64, addresses: u64) -> Result<u64, String> {

@@ -79,11 +79,9 @@ fn tell(settled: Vec<Waiter>) {
 }
 
 impl Block {
-    /// A block of `len` bytes that holds those that `reservation` is for, `part`; see [`Block::lacks`].
-    pub(super) fn new(len: u64, part: ByteRange, reservation: Reservation) -> Self {
+    /// A block in `memory` that holds the bytes that `reservation` is for, `part`; see [`Block::lacks`].
+    pub(super) fn new(memory: Memory, part: ByteRange, reservation: Reservation) -> Self {
         let held = Sectors::touched(part);
-        let whole = reservation.bytes() == len;
-        let memory = reservation.memories().take(len, whole);
         reservation.memories().hold(reservation.bytes());
         Self {
             memory: ManuallyDrop::new(memory),

@@ -30,12 +30,16 @@ impl Budget {
         Self {
             limit,
             state: Mutex::new(State::default()),
-            memories: Memories::new(limit),
+            memories: Memories::new(limit, crate::memory::addresses()),
         }
     }
 
     pub(super) fn limit(&self) -> u64 {
         self.limit
+    }
+
+    pub(super) fn memories(&self) -> &Memories {
+        &self.memories
     }
 
     pub(super) fn used(&self) -> u64 {

@@ -57,6 +57,8 @@ unsafe impl Sync for Memory {}
 pub(super) struct Memories {
     /// What is held and what is free stay within this.
     limit: u64,
+    /// Addresses of all areas and chunks, in bytes, stay within this.
+    addresses: u64,
     free: Mutex<Free>,
     costs: Mutex<Costs>,
 }
@@ -99,10 +101,13 @@ impl Costs {
     }
 }
 
+/// What is free, and how much is not.
 #[derive(Debug, Default)]
 struct Free {
     /// Bytes that blocks hold.
     held: u64,
+    /// Addresses of all areas and chunks, in bytes.
+    mapped: u64,
     /// With pages.
     warm: Vec<Memory>,
     /// Addresses only.
@@ -111,10 +116,20 @@ struct Free {
     sparse: Vec<Memory>,
 }
 
+impl Free {
+    fn take(&mut self, whole: bool) -> Option<Memory> {
+        match whole {
+            true => self.warm.pop().or_else(|| self.cold.pop()),
+            false => self.sparse.pop(),
+        }
+    }
+}
+
 impl Memories {
-    pub(super) fn new(limit: u64) -> Self {
+    pub(super) fn new(limit: u64, addresses: u64) -> Self {
         Self {
             limit,
+            addresses,
             free: Mutex::default(),
             costs: Mutex::default(),
         }
@@ -134,36 +149,63 @@ impl Memories {
         }
     }
 
-    /// Memory for a block of `len` bytes, with whatever content; `whole` if all of it will be held.
-    pub(super) fn take(&self, len: u64, whole: bool) -> Memory {
+    /// Memory for a block of `len` bytes, with whatever content; `whole` if all of it will be held. `None` where the
+    /// process may have no more addresses.
+    pub(super) fn take(&self, len: u64, whole: bool) -> Option<Memory> {
         let len = usize::try_from(len).expect("at most BLOCK");
         if len < BLOCK_LEN {
             let memory = Box::leak(Box::<[u8]>::new_uninit_slice(len));
-            return Memory {
+            return Some(Memory {
                 at: NonNull::from(memory).cast(),
                 len,
                 kind: Kind::Heap,
-            };
+            });
         }
-        let mut free = lock(&self.free);
-        if !whole {
-            if free.sparse.is_empty() {
-                free.sparse.extend(map_area());
+        let free = lock(&self.free).take(whole);
+        free.or_else(|| match whole {
+            true => {
+                let [first, second] = self.map_chunk()?;
+                lock(&self.free).warm.push(second);
+                Some(first)
             }
-            return free.sparse.pop().expect("an area has blocks");
+            false => {
+                let mut area = self.map_area()?;
+                let first = area.next();
+                lock(&self.free).sparse.extend(area);
+                first
+            }
+        })
+        .or_else(|| {
+            // Of the other kind.
+            let memory = lock(&self.free).take(!whole)?;
+            if memory.kind == Kind::Whole {
+                give_pages_back(&memory);
+            }
+            Some(memory)
+        })
+    }
+
+    /// Addresses for `len` bytes, of which `kept` are to stay; `None` if the process may have no more.
+    fn map(&self, len: usize, kept: usize) -> Option<NonNull<u8>> {
+        let may = {
+            let mut free = lock(&self.free);
+            let mapped = free.mapped + kept as u64;
+            let may = mapped <= self.addresses;
+            if may {
+                free.mapped = mapped;
+            }
+            may
+        };
+        let area = may.then(|| map(len))?;
+        if area.is_none() {
+            lock(&self.free).mapped -= kept as u64;
         }
-        if let Some(memory) = free.warm.pop().or_else(|| free.cold.pop()) {
-            return memory;
-        }
-        drop(free);
-        let [first, second] = self.map_chunk();
-        lock(&self.free).warm.push(second);
-        first
+        area
     }
 
     /// One aligned chunk with its pages, as memory for two blocks.
-    fn map_chunk(&self) -> [Memory; 2] {
-        let area = map(2 * CHUNK_LEN);
+    fn map_chunk(&self) -> Option<[Memory; 2]> {
+        let area = self.map(2 * CHUNK_LEN, CHUNK_LEN)?;
         let before = area.as_ptr().align_offset(CHUNK_LEN);
         // SAFETY: within the area, which is two chunks long; what is cut off is nobody's.
         let chunk = unsafe {
@@ -193,11 +235,27 @@ impl Memories {
             false => libc::MADV_HUGEPAGE,
         });
         // SAFETY: within the chunk.
-        [chunk, unsafe { chunk.add(BLOCK_LEN) }].map(|at| Memory {
+        let halves = [chunk, unsafe { chunk.add(BLOCK_LEN) }];
+        Some(halves.map(|at| Memory {
             at,
             len: BLOCK_LEN,
             kind: Kind::Whole,
-        })
+        }))
+    }
+
+    /// An area in small pages, so that a page written does not become two mebibytes, as memory for
+    /// [`AREA_BLOCKS`] blocks. The system counts areas, and allows some ten thousand to a process.
+    fn map_area(&self) -> Option<impl Iterator<Item = Memory> + use<>> {
+        const LEN: usize = AREA_BLOCKS * BLOCK_LEN;
+        let area = self.map(LEN, LEN)?;
+        // SAFETY: mapped just now.
+        unsafe { libc::madvise(area.as_ptr().cast(), LEN, libc::MADV_NOHUGEPAGE) };
+        Some((0..AREA_BLOCKS).map(move |i| Memory {
+            // SAFETY: within the area.
+            at: unsafe { area.add(i * BLOCK_LEN) },
+            len: BLOCK_LEN,
+            kind: Kind::Sparse,
+        }))
     }
 
     /// Takes memory back of which `held` bytes were held.
@@ -237,17 +295,16 @@ fn give_pages_back(free: &Memory) {
     unsafe { libc::madvise(free.as_ptr().cast(), free.len, libc::MADV_DONTNEED) };
 }
 
-/// Addresses for `len` bytes.
-///
-/// # Panics
-/// When the process may have no more: whoever asked gets an error, and the others live on.
-fn map(len: usize) -> NonNull<u8> {
+/// Addresses for `len` bytes, if the system has them.
+fn map(len: usize) -> Option<NonNull<u8>> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a new private mapping, at no particular address.
     let at = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, -1, 0) };
-    assert_ne!(at, libc::MAP_FAILED, "no addresses left for blocks");
-    NonNull::new(at.cast()).expect("the null page is never mapped")
+    match at {
+        libc::MAP_FAILED => None,
+        at => NonNull::new(at.cast()),
+    }
 }
 
 /// # Safety
@@ -257,23 +314,6 @@ unsafe fn unmap(at: NonNull<u8>, len: usize) {
         // SAFETY: the caller's promise.
         unsafe { libc::munmap(at.as_ptr().cast(), len) };
     }
-}
-
-/// An area in small pages, so that a page written does not become two mebibytes, as memory for
-/// [`AREA_BLOCKS`] blocks. The system counts areas, and allows some ten thousand to a process.
-fn map_area() -> impl Iterator<Item = Memory> {
-    let area = map(AREA_BLOCKS * BLOCK_LEN);
-    // SAFETY: mapped just now.
-    unsafe {
-        let len = AREA_BLOCKS * BLOCK_LEN;
-        libc::madvise(area.as_ptr().cast(), len, libc::MADV_NOHUGEPAGE);
-    }
-    (0..AREA_BLOCKS).map(move |i| Memory {
-        // SAFETY: within the area.
-        at: unsafe { area.add(i * BLOCK_LEN) },
-        len: BLOCK_LEN,
-        kind: Kind::Sparse,
-    })
 }
 
 #[cfg(test)]
@@ -301,11 +341,35 @@ mod tests {
         assert_eq!(last(250, 1000), TRIES - 1);
     }
 
+    #[test]
+    fn addresses_are_bounded_and_what_is_free_serves_both_kinds() {
+        let area = AREA_BLOCKS as u64 * BLOCK;
+        let memories = Memories::new(1 << 40, area + 2 * BLOCK);
+        let take = |whole| memories.take(BLOCK, whole);
+        let mut taken: Vec<_> = (0..=AREA_BLOCKS).map(|_| take(false)).collect();
+        assert!(taken.pop().flatten().is_none(), "no second area");
+        let whole: Vec<_> = [take(true), take(true), take(true)]
+            .into_iter()
+            .flatten()
+            .collect();
+        assert_eq!(whole.len(), 2, "one chunk");
+        memories.hold(1);
+        memories.give(taken.pop().flatten().expect("one"), 1);
+        assert_eq!(take(true).expect("sparse").kind, Kind::Sparse);
+        memories.hold(BLOCK);
+        for memory in whole {
+            memories.give(memory, BLOCK / 2);
+        }
+        assert_eq!(take(false).expect("of the chunk").kind, Kind::Whole);
+    }
+
     /// vm.max_map_count is 65,530 by default.
     #[test]
     fn many_blocks_in_any_order_are_few_areas() {
-        let memories = Memories::new(1 << 40);
-        let mut blocks: Vec<_> = (0..4096).map(|_| memories.take(BLOCK, false)).collect();
+        let memories = Memories::new(1 << 40, u64::MAX);
+        let mut blocks: Vec<_> = (0..4096)
+            .filter_map(|_| memories.take(BLOCK, false))
+            .collect();
         for block in &blocks {
             // SAFETY: within the block.
             unsafe { block.as_ptr().write(1) };
@@ -315,7 +379,7 @@ mod tests {
         for block in blocks.drain(2048..) {
             memories.give(block, 1);
         }
-        let again = memories.take(BLOCK, false);
+        let again = memories.take(BLOCK, false).expect("free");
         // SAFETY: within the block.
         let byte = unsafe { again.as_ptr().read() };
         assert_eq!(byte, 0, "the pages were given back");

@@ -27,6 +27,7 @@ use lru::LruCache;
 use block::Block;
 use budget::Budget;
 pub use fill::Fill;
+use memory::Memory;
 pub use pinned::{Pinned, Slice};
 use sectors::Sectors;
 
@@ -61,6 +62,9 @@ const SPARE_SHARE: u64 = 8;
 
 /// One in so many bytes may be of blocks that streams have left behind.
 const SPENT_SHARE: u64 = 32;
+
+/// What a block takes beside its bytes: its state, its place in the map and in the list of what was used last.
+const BESIDE: u64 = 512;
 
 /// The cache.
 pub struct Cache {
@@ -184,13 +188,36 @@ impl Cache {
                 }
                 return Arc::clone(block);
             }
-            let block = Block::new(part.len, part.held(), reserved(part.needs()));
+            let memory = self.memory(blocks, part);
+            let block = Block::new(memory, part.held(), reserved(part.needs()));
             let block = Arc::new(block);
             blocks.put(id(part.index), Arc::clone(&block));
             block
         });
         let blocks = pinned.collect();
         Ok(Pinned::new(self, range.start() / BLOCK, blocks))
+    }
+
+    /// Memory for a new block. Where the process may have no more addresses, that of another one, of those used least
+    /// recently.
+    ///
+    /// # Panics
+    /// When all of them are in use: whoever asked gets an error, and the others live on.
+    fn memory(&self, blocks: &mut LruCache<BlockId, Arc<Block>>, part: Part) -> Memory {
+        let memories = self.budget.memories();
+        let mut to_look_at = blocks.len();
+        loop {
+            if let Some(memory) = memories.take(part.len, part.is_whole()) {
+                return memory;
+            }
+            assert!(to_look_at > 0, "no addresses left for blocks");
+            to_look_at -= 1;
+            if let Some((id, block)) = blocks.pop_lru()
+                && (Arc::strong_count(&block) > 1 || !block.evict())
+            {
+                blocks.put(id, block);
+            }
+        }
     }
 
     /// Notes that a stream has left the blocks that `range` touches behind. The kernel has their bytes;
@@ -280,9 +307,18 @@ impl Part {
         }
     }
 
-    /// How many bytes that takes.
+    /// How many bytes that takes. Of a short block, what is kept beside its bytes may be more than they are.
     fn needs(self) -> u64 {
-        Sectors::touched(self.held()).bytes(self.len)
+        let bytes = Sectors::touched(self.held()).bytes(self.len);
+        match self.len {
+            BLOCK => bytes,
+            _ => bytes + BESIDE,
+        }
+    }
+
+    /// Whether all of a long block will be held.
+    fn is_whole(self) -> bool {
+        self.needs() == BLOCK
     }
 }
 

@@ -27,6 +27,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
@@ -205,11 +206,11 @@ async fn fetch_part(
     let request = Request::demand(reader.timeout).as_prefetch();
     let pinned = reader.cache.pin(cached(object), range, &request).await?;
     let fills = pinned.map_or_else(Vec::new, |pinned| pinned.claim(range));
-    let mut fetched = 0;
-    for fill in fills {
-        fetched += fill.rest().map_or(0, |rest| rest.len());
-        fetch(reader, object, fill, request).await?;
-    }
+    let rests = fills.iter().filter_map(Fill::rest);
+    let fetched = rests.map(ByteRange::len).sum();
+    // Side by side: somebody may wait for the last of what is claimed.
+    let fetches = fills.into_iter();
+    try_join_all(fetches.map(|fill| fetch(reader, object, fill, request))).await?;
     Ok(fetched)
 }
 

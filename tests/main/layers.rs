@@ -54,7 +54,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("fs", &["namespace", "reader", "cache", "s3"]),
     ("namespace", &["s3"]),
     ("reader", &["cache", "s3"]),
-    ("cache", &["s3"]),
+    ("cache", &["s3", "memory"]),
     ("s3", &["credentials", "network"]),
     ("credentials", &["earthdata", "network"]),
     ("earthdata", &["network"]),

@@ -117,6 +117,14 @@ fn few_addresses_are_enough_or_the_mount_says_so() {
     let mount = Mount::with(with(&world, 1_400_000), BUCKET);
     let failed = readers(&mount, 200, 40, 256 * KIB);
     assert!(failed.is_empty(), "{failed:?}\n{}", mount.log());
+    // Of which little is read have addresses for all of it: 1,000 blocks are more than there are.
+    let file = File::open(mount.path(key(0))).expect("open");
+    let mut blocks: Vec<u64> = (0..1000).collect();
+    fastrand::Rng::with_seed(1).shuffle(&mut blocks);
+    for block in blocks {
+        let place = block * MIB + 300 * KIB;
+        read(&file, &key(0), place, 4096).unwrap_or_else(|e| panic!("{block}: {e}"));
+    }
     drop(mount);
     let directory = tempfile::tempdir().expect("a temporary directory");
     let (status, said) = fails(with(&world, 800_000), BUCKET, directory.path());
