@@ -228,7 +228,7 @@ impl Fs {
         let file = self.files.get(handle).ok_or(Error::BadHandle)?;
         let mut whole = Vec::new();
         if file.is_begun_by(offset, len) {
-            let ahead = self.siblings_ahead(file.object());
+            let ahead = self.siblings_ahead(file.object(), len);
             if offset == 0 {
                 self.along.read(file.object().number);
             }
@@ -263,15 +263,15 @@ impl Fs {
         })
     }
 
-    /// The files that are probably read after `object`.
-    fn siblings_ahead(&self, object: &ObjectVersion) -> Ahead {
+    /// The files that are probably read after `object`, of which the first `len` bytes are read.
+    fn siblings_ahead(&self, object: &ObjectVersion, len: u64) -> Ahead {
         let from = |key: &str, way, most| {
             let mut files = self.namespace.files_from(key, way, most);
             files.retain(|file| !file.meta.storage.is_archived());
             files
         };
         let room = Room {
-            starts: self.reader.most_starts(object),
+            starts: self.reader.most_starts(object, len),
             whole: self.reader.most_ahead(),
         };
         let now = tokio::time::Instant::now();

@@ -114,9 +114,10 @@ impl Siblings {
             return Ahead::default();
         };
         run.used = now;
-        let shares = |other: &&Run| other.through > 0 && now < other.used + ACTIVE;
-        let share = 1 + runs.iter().filter(shares).count() as u64;
-        room.whole /= share;
+        let active = || runs.iter().filter(|other| now < other.used + ACTIVE);
+        let fetch_ahead = active().filter(|other| other.read >= EVIDENCE).count();
+        room.starts = (room.starts / (1 + fetch_ahead)).max(1);
+        room.whole /= 1 + active().filter(|other| other.through > 0).count() as u64;
         let mut ahead = run.ahead(room, &from);
         // What another run is at, it fetches itself.
         for files in [&mut ahead.first, &mut ahead.whole] {

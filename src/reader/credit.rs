@@ -1,5 +1,7 @@
 //! Whether guesses of a kind are still worth their bytes.
 
+use crate::sync::{AtomicBool, Mutex, Ordering, lock};
+
 /// What a guess that is used earns, in guesses.
 const EARNED: u32 = 2;
 /// So many in vain end them ...
@@ -11,6 +13,28 @@ const FIRST: u32 = 2;
 #[derive(Debug)]
 pub struct Credit(u32);
 
+/// One of these guesses, by which it is seen whether they are used.
+#[derive(Debug, Default)]
+pub(super) struct Guess {
+    is_open: AtomicBool,
+}
+
+impl Guess {
+    /// Whether to guess, on `credit`.
+    pub(super) fn make(&self, credit: &Mutex<Credit>) -> bool {
+        // What was not guessed for want of credit would have been used, too, if it is.
+        self.is_open.store(true, Ordering::Relaxed);
+        lock(credit).spend()
+    }
+
+    /// Notes that it is used.
+    pub(super) fn used(&self, credit: &Mutex<Credit>) {
+        if self.is_open.swap(false, Ordering::Relaxed) {
+            lock(credit).earn();
+        }
+    }
+}
+
 impl Default for Credit {
     fn default() -> Self {
         Self(FIRST)
@@ -18,6 +42,11 @@ impl Default for Credit {
 }
 
 impl Credit {
+    /// For guesses that are mostly right.
+    pub(super) fn most() -> Self {
+        Self(MOST)
+    }
+
     /// Whether to guess once more, which is paid for then.
     pub fn spend(&mut self) -> bool {
         let is_worth_it = self.0 > 0;

@@ -4,9 +4,9 @@
 //! smallest first. Who reads such a header mostly reads one of them next. netCDF-C, as Python has it, opens a
 //! netCDF-4 file with a read of its first 4 MiB. So these come along with the header, as long as they get used.
 
-use super::credit::Credit;
+use super::credit::{Credit, Guess};
 use crate::s3::ByteRange;
-use crate::sync::{AtomicBool, Mutex, Ordering, lock};
+use crate::sync::Mutex;
 
 /// What comes along: the overviews of a scene of 10,000 pixels a side, down to an eighth of it, and what netCDF-C
 /// reads, 4 MiB both. The last of the kernel's requests for that begins within it, and ends a little further.
@@ -29,8 +29,7 @@ impl Heads {
 /// Of one object.
 #[derive(Debug, Default)]
 pub(super) struct Head {
-    /// Something behind the header came along, and was not read yet.
-    is_unused: AtomicBool,
+    guess: Guess,
 }
 
 impl Head {
@@ -42,21 +41,15 @@ impl Head {
         header: ByteRange,
         size: u64,
     ) -> Option<ByteRange> {
-        if !lock(heads.of(key)?).spend() {
-            return None;
-        }
-        self.is_unused.store(true, Ordering::Relaxed);
-        ByteRange::new(header.end(), HEAD.min(size))
+        let is_worth_it = self.guess.make(heads.of(key)?);
+        ByteRange::new(header.end(), HEAD.min(size)).filter(|_| is_worth_it)
     }
 
     /// Notes a read of the object `key`; headers are `header` bytes long.
     pub(super) fn read(&self, heads: &Heads, key: &str, header: u64, read: ByteRange) {
         let is_behind_header = header <= read.start() && read.start() < HEAD;
-        if is_behind_header
-            && self.is_unused.swap(false, Ordering::Relaxed)
-            && let Some(credit) = heads.of(key)
-        {
-            lock(credit).earn();
+        if let Some(credit) = heads.of(key).filter(|_| is_behind_header) {
+            self.guess.used(credit);
         }
     }
 }

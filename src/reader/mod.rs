@@ -66,6 +66,8 @@ pub struct Reader {
     /// Each fetch that is under way holds one.
     fetches: Arc<()>,
     heads: head::Heads,
+    /// Whether small objects are read further than their first read.
+    rests: Mutex<Credit>,
     places: places::Places,
     reopened: reopened::Reopened,
     /// The objects that are open, by the number of the version, and how many handles each has.
@@ -84,6 +86,7 @@ impl Reader {
             whole: AtomicU64::new(0),
             fetches: Arc::default(),
             heads: head::Heads::default(),
+            rests: Mutex::new(Credit::most()),
             places: places::Places::new(memory_limit),
             reopened: reopened::Reopened::default(),
             open: Mutex::default(),
@@ -146,11 +149,12 @@ impl Reader {
         (self.cache.limit() / 4).min(MAX_WINDOW)
     }
 
-    /// Of how many objects like `object` that are not open yet the start may be fetched.
-    pub fn most_starts(&self, object: &ObjectVersion) -> usize {
+    /// Of how many objects like `object` that are not open yet the start may be fetched, for a first read of `len` bytes.
+    pub fn most_starts(&self, object: &ObjectVersion, len: u64) -> usize {
         let places = self.places.of(object).into_iter().map(ByteRange::len);
-        let start = cursors::HEADER + places.sum::<u64>();
-        usize::try_from(self.most_ahead() / start).unwrap_or(usize::MAX)
+        let start = cursors::first_fetch(len, object.meta.size).map_or(0, ByteRange::len);
+        let bytes = (start + places.sum::<u64>()).max(1);
+        usize::try_from(self.most_ahead() / bytes).unwrap_or(usize::MAX)
     }
 
     /// Whether there are so few fetches under way that several short ones bring a range sooner than a long one.

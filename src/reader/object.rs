@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::credit::Guess;
 use super::cursor::Plan;
 use super::cursors;
 use super::random::{self, Width};
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     reader: Arc<Reader>,
     object: Arc<ObjectVersion>,
     head: head::Head,
+    /// That a small one is read further than its first read.
+    rest: Guess,
     /// Bytes that its readers fetched.
     fetched: AtomicU64,
     /// Where a random read waited last.
@@ -92,6 +95,7 @@ impl Reader {
                 reader: Arc::clone(self),
                 object,
                 head: head::Head::default(),
+                rest: Guess::default(),
                 fetched: AtomicU64::new(0),
                 at: Arc::default(),
                 access: Mutex::new(access),
@@ -227,7 +231,9 @@ impl OpenObject {
             let along = head.along(&reader.heads, key, wanted, size);
             plan.ahead.extend(along);
         }
-        if size > random::WHOLE {
+        if size <= random::WHOLE {
+            self.guess_rest(wanted, &mut plan, &mut access);
+        } else {
             let streams = access.learnt.cursors.streams(now);
             reader.count_streams(access.counted_streams, streams);
             access.counted_streams = streams;
@@ -250,6 +256,23 @@ impl OpenObject {
                 }
             }
             _ => drop(plan.ahead.splice(0..0, before.into_iter().chain(behind))),
+        }
+    }
+
+    /// All of a small object is planned with its first read, which pays where it is read to its end. Who looks at the
+    /// beginning of one after the other has no use for that.
+    fn guess_rest(&self, wanted: ByteRange, plan: &mut Plan, access: &mut Access) {
+        let Shared { reader, rest, .. } = &*self.shared;
+        if wanted.end() > forward::START {
+            rest.used(&reader.rests);
+        }
+        let size = self.object().meta.size;
+        let Some(behind) = ByteRange::new(plan.fetch.end(), size) else {
+            return;
+        };
+        if wanted.start() == 0 && plan.ahead == [behind] && !rest.make(&reader.rests) {
+            plan.ahead.clear();
+            access.learnt.cursors.not_fetched(behind);
         }
     }
 
@@ -293,7 +316,9 @@ impl OpenObject {
         let room = room.saturating_sub(reader.whole.load(Ordering::Relaxed));
         {
             let mut access = self.access();
-            if !access.width.waited(read, wait, size, room) {
+            let Access { width, visit, .. } = &mut *access;
+            let guess = || visit.as_ref().is_none_or(places::Visit::may_come_whole);
+            if !width.waited(read, wait, (size, room), guess) {
                 return;
             }
             reader.whole.fetch_add(size, Ordering::Relaxed);
@@ -377,7 +402,7 @@ impl Shared {
         let mut access = std::mem::take(&mut *lock(&self.access));
         if let Some(visit) = access.visit {
             let fetched = self.fetched.load(Ordering::Relaxed) + access.whole;
-            visit.end(fetched > self.object.meta.size / 4 * 3);
+            visit.end(fetched > self.object.meta.size / 4 * 3, access.width.pays());
         }
         if let Some(fetch_all) = access.fetch_all {
             fetch_all.abort();

@@ -16,6 +16,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 
 use lru::LruCache;
 
+use super::credit::Credit;
 use super::cursors::HEADER;
 use crate::s3::{ByteRange, ObjectVersion};
 use crate::sync::{Arc, Mutex, lock};
@@ -70,6 +71,8 @@ struct Collection {
     /// Files that were closed last, by the number of the version, and what was foreseen of each.
     closed: VecDeque<(NonZeroU64, Vec<ByteRange>)>,
     in_vain: u32,
+    /// Whether files that were begun to be fetched whole were still read then.
+    wholes: Credit,
     /// Who reads so many places of a file is one of those for whom it came whole.
     much: usize,
 }
@@ -264,9 +267,18 @@ impl Visit {
         std::mem::take(&mut self.is_just_much)
     }
 
-    /// Nobody has the file open any more, nearly all of which was fetched meanwhile if it `came_whole`.
-    pub(super) fn end(self, came_whole: bool) {
+    /// Whether it is worth a guess to fetch all of the file for those who read here and there.
+    pub(super) fn may_come_whole(&self) -> bool {
+        lock(&self.collection).wholes.spend()
+    }
+
+    /// Nobody has the file open any more, nearly all of which was fetched meanwhile if it `came_whole`. Whether that
+    /// `pays`, or would have.
+    pub(super) fn end(self, came_whole: bool, pays: bool) {
         let mut collection = lock(&self.collection);
+        if pays {
+            collection.wholes.earn();
+        }
         let is_same = |(number, _): &(NonZeroU64, _)| *number == self.number;
         if !collection.closed.iter().any(is_same) {
             if collection.closed.len() == CLOSED {
@@ -322,7 +334,7 @@ mod tests {
         let foreseen = at
             .filter(|mib| visit.read(range(mib << 20, 4096)))
             .collect();
-        visit.end(false);
+        visit.end(false, true);
         foreseen
     }
 
@@ -354,7 +366,7 @@ mod tests {
             let mut visit = places.visit(&file);
             let tail = range(size(nth) - 70_000, 70_000);
             assert_eq!(visit.read(tail), nth > 2, "{nth}");
-            visit.end(false);
+            visit.end(false, true);
         }
         let tail = 5 * PLACE;
         let next = file("part-6.parquet", size(6));
@@ -376,7 +388,7 @@ mod tests {
             if is_small {
                 visit.read(range(0, size));
             }
-            visit.end(is_small);
+            visit.end(is_small, true);
         }
     }
 
@@ -407,7 +419,7 @@ mod tests {
             visit.read(range(1 << 20, 100_000));
             visit.read(range((1 << 20) + 100_000 + GAP, 10_000));
             visit.read(range(0, 4096));
-            visit.end(false);
+            visit.end(false, true);
         }
         let expected = places.of(&file("f3", SIZE));
         assert_eq!(expected, [range(1 << 20, 11 * PLACE)]);
@@ -465,7 +477,7 @@ mod tests {
             let mut visit = places.visit(&file(&format!("f{nth}"), SIZE));
             visit.read(range(0, 4096));
             let is_expected = !visit.expected().is_empty();
-            visit.end(false);
+            visit.end(false, true);
             is_expected
         });
         assert_eq!(in_vain.count(), 1);
@@ -479,7 +491,7 @@ mod tests {
             for mib in 0..SIZE >> 20 {
                 assert!(!visit.read(range(mib << 20, 1 << 20)));
             }
-            visit.end(true);
+            visit.end(true, true);
         }
         assert!(places.of(&file("f4", SIZE)).is_empty());
         let scattered = Places::new(512 << 20);
@@ -488,7 +500,7 @@ mod tests {
             for nth in 0..=MOST_RANGES as u64 {
                 visit.read(range((1 + nth) << 20, 4096));
             }
-            visit.end(false);
+            visit.end(false, true);
         }
         assert!(scattered.of(&file("f4", 10 * SIZE)).is_empty());
     }
@@ -508,7 +520,7 @@ mod tests {
             }
             much.push(is_much);
             // From the sixth on it is there before it is read.
-            visit.end(nth < 6);
+            visit.end(nth < 6, true);
         }
         assert_eq!(much, [false, false, false, false, true, true, true, true]);
         assert!(places.of(&file("f9", SIZE)).is_empty());

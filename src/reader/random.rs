@@ -29,6 +29,8 @@ const WHOLE_RATE: u64 = 1_000_000_000;
 const WHOLE_BY_LARGE: u64 = 64 << 20;
 /// One in so many bytes of it they must have waited for.
 const LARGE_PART: u64 = 32;
+/// That pays if so many times as many reads follow as there had been until then.
+const PAYS: u32 = 3;
 /// A first read that ends so near the end is one for a table of contents there (zip, Parquet), which
 /// is longer than the read.
 const TAIL: u64 = 256 << 10;
@@ -48,6 +50,9 @@ pub(super) struct Width {
     /// Bytes of these.
     read: u64,
     is_whole: bool,
+    /// After how many misses the whole object was due, and how many reads there have been since.
+    due: Option<u32>,
+    since: u32,
 }
 
 impl Default for Width {
@@ -61,6 +66,8 @@ impl Default for Width {
             waited: Duration::ZERO,
             read: 0,
             is_whole: false,
+            due: None,
+            since: 0,
         }
     }
 }
@@ -90,6 +97,7 @@ impl Width {
 
     /// Notes a random read that found its bytes.
     pub(super) fn found(&mut self, read: ByteRange) {
+        self.since += 1;
         let within =
             |recent: &ByteRange| recent.start() <= read.start() && read.end() <= recent.end();
         if self.recent.iter().any(within) {
@@ -97,8 +105,15 @@ impl Width {
         }
     }
 
-    /// Notes how long a random read waited. Whether all of the object is to be fetched now: once.
-    pub(super) fn waited(&mut self, read: ByteRange, wait: Duration, size: u64, room: u64) -> bool {
+    /// Notes how long a random read waited. Whether all of the object is to be fetched now: once. The first time that
+    /// it is due, that is a `guess`; later, if it would have paid.
+    pub(super) fn waited(
+        &mut self,
+        read: ByteRange,
+        wait: Duration,
+        (size, room): (u64, u64),
+        guess: impl FnOnce() -> bool,
+    ) -> bool {
         let whole = Duration::from_micros(size.saturating_mul(1_000_000) / WHOLE_RATE);
         let enough = match read.len() {
             ..LARGE => whole / 2,
@@ -109,9 +124,23 @@ impl Width {
         self.waited += wait;
         let is_part = read.len() < LARGE || self.read >= size / LARGE_PART;
         let is_much = self.misses_ever >= MUCH_TOUCHED && self.waited >= enough && is_part;
-        let is_due = is_much && size <= room && !self.is_whole;
-        self.is_whole |= is_due;
-        is_due
+        self.since += 1;
+        if !is_much || size > room || self.is_whole {
+            return false;
+        }
+        self.is_whole = match self.due {
+            Some(_) => self.pays(),
+            None => {
+                (self.due, self.since) = (Some(self.misses_ever), 0);
+                guess()
+            }
+        };
+        self.is_whole
+    }
+
+    /// Whether it is worth to fetch the whole object, or was.
+    pub(super) fn pays(&self) -> bool {
+        self.due.is_some_and(|misses| self.since >= PAYS * misses)
     }
 
     /// The object may be pushed out of memory, and then come whole once more.
@@ -188,7 +217,7 @@ mod tests {
             (1..200).find(|i| {
                 let read = range(*i << 20, 4096);
                 width.around(read, size);
-                width.waited(read, wait, size, room)
+                width.waited(read, wait, (size, room), || true)
             })
         };
         let mut width = Width::default();
@@ -200,13 +229,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_worth_a_guess_comes_whole_when_it_would_have_paid() {
+        let mut width = Width::default();
+        let due = (1..200).find(|i| {
+            let read = range(*i << 20, 4096);
+            width.around(read, GIB / 4);
+            let wait = Duration::from_millis(30);
+            width.waited(read, wait, (GIB / 4, GIB), || false)
+        });
+        assert_eq!(due, Some(5 + 5 * u64::from(PAYS)));
+        assert!(width.pays());
+    }
+
+    #[test]
     fn large_reads_get_the_whole_of_what_is_not_large_itself() {
         let after = |size| {
             let mut width = Width::default();
             (1..200).find(|i| {
                 let read = range((i % 16) << 20, LARGE);
                 width.around(read, size);
-                width.waited(read, Duration::from_millis(30), size, GIB)
+                width.waited(read, Duration::from_millis(30), (size, GIB), || true)
             })
         };
         assert_eq!(after(20 << 20), Some(10));

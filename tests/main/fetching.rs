@@ -279,6 +279,54 @@ fn a_look_at_the_header_does_not_fetch_the_file() {
 }
 
 /// Also where the file is closed in between, as netCDF-C does.
+/// As `grep -m 1` and `head -c` do.
+#[test]
+fn who_looks_at_the_beginning_of_one_small_file_after_the_other_does_not_fetch_them_all() {
+    const FILES: u64 = 30;
+    let key = |nth: u64| format!("{nth}/one");
+    let world = objects((0..=FILES).map(|nth| (key(nth), 5 * MIB)));
+    let mount = Mount::new(&world);
+    let look = |nth: u64| {
+        let file = File::open(mount.path(key(nth))).expect("open");
+        read(&file, &key(nth), 0, 128 * KIB);
+        until_idle(&world);
+        file
+    };
+    (0..FILES / 2).for_each(|nth| drop(look(nth)));
+    world.reset_counters();
+    let files: Vec<_> = (FILES / 2..FILES).map(look).collect();
+    assert!(world.counters().body_bytes <= FILES / 2 * MIB);
+    // Until they are read on.
+    for (nth, file) in (FILES / 2..).zip(&files) {
+        read(file, &key(nth), 2 * MIB, 4 * KIB);
+    }
+    world.reset_counters();
+    drop(look(FILES));
+    assert!(world.counters().body_bytes > 4 * MIB);
+}
+
+/// A sample of each granule, none of which is worth all of it.
+#[test]
+fn files_of_which_little_is_read_here_and_there_do_not_come_whole_one_after_the_other() {
+    let key = |nth: u64| format!("run/{nth}.h5");
+    let world = objects((0..10).map(|nth| (key(nth), 100 * MIB)));
+    far_away(&world);
+    let mount = Mount::new(&world);
+    let sample = |nth: u64| {
+        let file = File::open(mount.path(key(nth))).expect("open");
+        for place in [50, 3, 81, 27, 64, 12] {
+            read(&file, &key(nth), (place + nth) * MIB, 4 * KIB);
+        }
+    };
+    (0..5).for_each(sample);
+    until_idle(&world);
+    world.reset_counters();
+    (5..10).for_each(sample);
+    until_idle(&world);
+    let fetched = world.counters().body_bytes;
+    assert!(fetched < 30 * MIB, "{fetched}");
+}
+
 /// The first bytes come as the file is looked up, and the rest of the header not with them: who reads on finds it all
 /// the same.
 #[test]
