@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::Error;
-use crate::namespace::{Dir, Entry, Listing, Mark, Namespace};
+use super::{Error, Pages};
+use crate::namespace::{Dir, Entry, Listing, Mark, Namespace, Revision};
 use crate::request::Request;
 use crate::sync::Arc;
 
@@ -16,8 +16,8 @@ const KEPT: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct OpenDirectory {
     pub(super) dir: Arc<Dir>,
-    /// The kernel keeps what it reads from this.
-    pub(super) is_kept: bool,
+    /// What the kernel does with what it reads from this.
+    pub(super) pages: Pages,
     /// Held while a page is fetched, by those who read this handle. A session thread polls a read once
     /// and does not wait here: the read goes on as a task.
     listed: AsyncMutex<Listed>,
@@ -31,6 +31,8 @@ struct Listed {
     entries: VecDeque<Entry>,
     /// Where a listing can begin again, each with the number of entries before it.
     marks: Vec<(usize, Mark)>,
+    /// It was read from its beginning on, once.
+    is_first: bool,
 }
 
 impl Listed {
@@ -40,6 +42,7 @@ impl Listed {
             gone: 0,
             entries: VecDeque::new(),
             marks: Vec::new(),
+            is_first: false,
         }
     }
 
@@ -49,24 +52,28 @@ impl Listed {
 }
 
 impl OpenDirectory {
-    pub(super) fn new(namespace: &Namespace, dir: Arc<Dir>, is_kept: bool) -> Self {
-        let listed = AsyncMutex::new(Listed::new(namespace, &dir));
+    pub(super) fn new(namespace: &Namespace, dir: Arc<Dir>, pages: Pages) -> Self {
+        let listed = Listed {
+            is_first: true,
+            ..Listed::new(namespace, &dir)
+        };
         Self {
             dir,
-            is_kept,
-            listed,
+            pages,
+            listed: AsyncMutex::new(listed),
         }
     }
 
     /// Hands entries to `take`, from the `skip`-th on, until it answers false or there are no more.
-    /// `skip` 0 after other reads lists anew, as `rewinddir` does. Returns whether `skip` is the end.
+    /// `skip` 0 after other reads lists anew, as `rewinddir` does. Returns, if `skip` is the end and the
+    /// kernel's pages are filled, which state of the directory they are of.
     pub(super) async fn read(
         &self,
         namespace: &Arc<Namespace>,
         skip: usize,
         request: &Request,
         mut take: impl FnMut(&Entry, Duration) -> bool,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<Revision>, Error> {
         let mut listed = self.listed.lock().await;
         if skip == 0 && listed.len() > 0 {
             *listed = Listed::new(namespace, &self.dir);
@@ -82,7 +89,7 @@ impl OpenDirectory {
             }
             match listed.listing.next(namespace, request).await? {
                 Some(more) => listed.entries.extend(more),
-                None => return Ok(true),
+                None => return Ok(listed.fills(self.pages)),
             }
             let behind = skip.saturating_sub(listed.gone).min(listed.entries.len());
             if behind > KEPT {
@@ -95,11 +102,16 @@ impl OpenDirectory {
                 break;
             }
         }
-        Ok(false)
+        Ok(None)
     }
 }
 
 impl Listed {
+    fn fills(&self, pages: Pages) -> Option<Revision> {
+        let fills = pages == Pages::Renew && self.is_first;
+        fills.then(|| self.listing.revision()).flatten()
+    }
+
     fn go_back(&mut self, namespace: &Namespace, dir: &Arc<Dir>, skip: usize) {
         let usable = self.marks.partition_point(|(before, _)| *before <= skip);
         self.marks.truncate(usable);
@@ -109,6 +121,7 @@ impl Listed {
                 gone: before,
                 entries: VecDeque::new(),
                 marks: std::mem::take(&mut self.marks),
+                is_first: false,
             },
             None => Self::new(namespace, dir),
         };

@@ -31,9 +31,8 @@ impl<T> Handles<T> {
         lock(&self.open).get(&handle).cloned()
     }
 
-    pub(super) fn remove(&self, handle: u64) {
-        // Dropped outside the lock.
-        let _closed = lock(&self.open).remove(&handle);
+    pub(super) fn remove(&self, handle: u64) -> Option<Arc<T>> {
+        lock(&self.open).remove(&handle)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -6,23 +6,26 @@
 mod along;
 mod directory;
 mod handles;
+mod pages;
 mod siblings;
 
-use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime};
 
 use along::Along;
 use directory::OpenDirectory;
 use handles::Handles;
+use pages::KernelPages;
 use siblings::{Ahead, Room, Siblings};
 
+pub use pages::Pages;
+
 use crate::cache::Slice;
-use crate::namespace::{Answer, Dir, Entry, Namespace, Node, Revision, looks_like_a_file};
+use crate::namespace::{Answer, Dir, Entry, Namespace, Node, looks_like_a_file};
 use crate::reader::{OpenObject, Reader};
 use crate::request::Request;
 use crate::s3::{self, ObjectVersion};
-use crate::sync::{Arc, Mutex, lock};
+use crate::sync::Arc;
 
 /// Why an operation failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -71,17 +74,6 @@ pub struct Ownership {
     pub mounted: SystemTime,
 }
 
-/// What the kernel may do with the pages of a directory that it opens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pages {
-    /// Keep nothing.
-    Forget,
-    /// Forget what it has, and keep what it reads.
-    Renew,
-    /// Use what it has: that is still true.
-    Use,
-}
-
 /// Called with a directory's inode number and a name in it, when the object there was replaced.
 type OnChange = Box<dyn Fn(NonZeroU64, String) + Send + Sync>;
 
@@ -93,8 +85,7 @@ pub struct Fs {
     files: Handles<OpenObject>,
     directories: Handles<OpenDirectory>,
     siblings: Siblings,
-    /// Of which listing the kernel has the pages, by inode number.
-    kernel_has: Mutex<HashMap<u64, Revision>>,
+    kernel_pages: KernelPages,
     along: Along,
     on_change: std::sync::OnceLock<OnChange>,
 }
@@ -115,7 +106,7 @@ impl Fs {
             files: Handles::default(),
             directories: Handles::default(),
             siblings: Siblings::default(),
-            kernel_has: Mutex::default(),
+            kernel_pages: KernelPages::default(),
             along: Along::default(),
             on_change: std::sync::OnceLock::new(),
         }
@@ -181,8 +172,10 @@ impl Fs {
 
     /// Notes that the kernel gave back `lookups` of an inode.
     pub fn forget(&self, inode: u64, lookups: u64) {
-        lock(&self.kernel_has).remove(&inode);
         self.namespace.inodes().forget(inode, lookups);
+        if self.namespace.inodes().get(inode).is_none() {
+            self.kernel_pages.forget(inode);
+        }
     }
 
     /// The node of an inode that the kernel remembers.
@@ -323,7 +316,7 @@ impl Fs {
     /// Forgets all that is known of names. Returns the names that the kernel may still know, each with
     /// the inode number of its directory.
     pub fn forget_names(&self) -> Vec<(NonZeroU64, String)> {
-        lock(&self.kernel_has).clear();
+        self.kernel_pages.forget_all();
         self.namespace.forget_all()
     }
 
@@ -344,18 +337,11 @@ impl Fs {
     /// [`Error::NotADirectory`], [`Error::BadHandle`].
     pub fn open_directory(&self, inode: u64) -> Result<(u64, Pages), Error> {
         let dir = self.directory(inode)?;
-        let revision = self.namespace.whole(&dir);
-        let mut kernel_has = lock(&self.kernel_has);
-        let pages = if !self.namespace.is_believed_for_a_while() {
-            Pages::Forget
-        } else if revision.is_some() && kernel_has.get(&inode) == revision.as_ref() {
-            Pages::Use
-        } else {
-            kernel_has.remove(&inode);
-            Pages::Renew
+        let pages = match self.namespace.is_believed_for_a_while() {
+            true => self.kernel_pages.open(inode, self.namespace.whole(&dir)),
+            false => Pages::Forget,
         };
-        drop(kernel_has);
-        let open = OpenDirectory::new(&self.namespace, dir, pages != Pages::Forget);
+        let open = OpenDirectory::new(&self.namespace, dir, pages);
         Ok((self.directories.insert(open), pages))
     }
 
@@ -372,18 +358,19 @@ impl Fs {
         take: impl FnMut(&Entry, Duration) -> bool,
     ) -> Result<(), Error> {
         let open = self.directories.get(handle).ok_or(Error::BadHandle)?;
-        let at_end = open.read(&self.namespace, skip, request, take).await?;
-        if at_end
-            && open.is_kept
-            && let Some(revision) = self.namespace.whole(&open.dir)
+        let filled = open.read(&self.namespace, skip, request, take).await?;
+        if let Some(revision) = filled
+            && self.namespace.whole(&open.dir) == filled
         {
-            lock(&self.kernel_has).insert(open.dir.number.get(), revision);
+            self.kernel_pages.filled(open.dir.number.get(), revision);
         }
         Ok(())
     }
 
     /// Closes a directory.
     pub fn release_directory(&self, handle: u64) {
-        self.directories.remove(handle);
+        if let Some(open) = self.directories.remove(handle) {
+            self.kernel_pages.close(open.dir.number.get(), open.pages);
+        }
     }
 }

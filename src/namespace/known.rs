@@ -121,6 +121,7 @@ pub(super) struct Run {
     pub(super) end: End,
     /// When S3 was asked about the oldest of it.
     pub(super) asked: Instant,
+    pub(super) revision: Revision,
 }
 
 /// A state of a directory's knowledge: all that is learned or forgotten makes another.
@@ -128,7 +129,7 @@ pub(super) struct Run {
 pub struct Revision(u64);
 
 impl Revision {
-    fn next() -> Self {
+    pub(crate) fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
@@ -248,6 +249,7 @@ impl Directory {
                 nodes: Vec::new(),
                 end: None,
                 asked: interval.asked,
+                revision: self.revision,
             });
             run.asked = run.asked.min(interval.asked);
             let behind = &interval.nodes[self.before(&interval.nodes, &at)..];

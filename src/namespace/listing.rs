@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::known::{End, Span, just_behind};
+use super::known::{End, Revision, Span, just_behind};
 use super::names::{is_sayable, warn_of_left_out};
 use super::ranges::{Listed, Ranges, keys_of};
 use super::{Dir, Namespace, Node};
@@ -38,6 +38,26 @@ impl Entry {
 #[derive(Clone, Debug)]
 pub struct Mark(End);
 
+/// Of which state of a directory's knowledge a listing is, so far.
+#[derive(Clone, Copy, Debug)]
+enum Stands {
+    /// Nothing was listed.
+    ForAny,
+    For(Revision),
+    /// What comes now does not belong to what came before.
+    ForNone,
+}
+
+/// What came of learning a page.
+pub(super) struct Learned {
+    /// What a path can name.
+    pub(super) nodes: Vec<Node>,
+    /// How many names no path can say.
+    pub(super) left_out: usize,
+    was: Revision,
+    is: Revision,
+}
+
 /// A listing under way.
 #[derive(Debug)]
 pub struct Listing {
@@ -52,6 +72,7 @@ pub struct Listing {
     held: Vec<Entry>,
     /// Names that were left out, because no path can say them.
     unsayable: usize,
+    stands: Stands,
 }
 
 impl Listing {
@@ -67,7 +88,25 @@ impl Listing {
             is_named: false,
             held: Vec::new(),
             unsayable: 0,
+            stands: Stands::ForAny,
         }
+    }
+
+    /// The state of the directory that all is of which was listed, if it is one state.
+    pub fn revision(&self) -> Option<Revision> {
+        match self.stands {
+            Stands::For(revision) => Some(revision),
+            Stands::ForAny | Stands::ForNone => None,
+        }
+    }
+
+    /// Notes that the next entries were found where `was` was known, and `is` is known now.
+    fn stand(&mut self, was: Revision, is: Revision) {
+        self.stands = match self.stands {
+            Stands::ForAny => Stands::For(is),
+            Stands::For(before) if before == was => Stands::For(is),
+            Stands::For(_) | Stands::ForNone => Stands::ForNone,
+        };
     }
 
     /// Where the next entries begin; none while a file before that is held back.
@@ -108,6 +147,7 @@ impl Listing {
                 }
             };
             if let Some(run) = known {
+                self.stand(run.revision, run.revision);
                 self.reached = run.end;
                 return Ok(Some(self.entries(run.nodes, run.asked)));
             }
@@ -146,10 +186,11 @@ impl Listing {
             start: from.into(),
             end: end.clone().map(Into::into),
         };
-        let (nodes, unsayable) = namespace.learn_keys(&self.dir.prefix, span, asked, keys);
-        self.unsayable += unsayable;
+        let learned = namespace.learn_keys(&self.dir.prefix, span, asked, keys);
+        self.stand(learned.was, learned.is);
+        self.unsayable += learned.left_out;
         self.reached = end;
-        let entries = self.entries(nodes, asked);
+        let entries = self.entries(learned.nodes, asked);
         if self.reached.is_none() {
             warn_of_left_out(&self.dir.prefix, self.unsayable);
         }
@@ -164,6 +205,7 @@ impl Listing {
         request: &Request,
     ) -> Result<Vec<Entry>, Error> {
         let named = namespace.named(&self.dir, from, request).await?;
+        self.stands = Stands::ForNone;
         self.reached = named.end;
         Ok(self.entries(named.nodes, named.asked))
     }
@@ -203,15 +245,14 @@ impl Listing {
 }
 impl Namespace {
     /// Notes that S3, asked at `asked`, has `keys` in `span` of the directory `prefix`, in this order,
-    /// directories with their final `/`, and nothing else. Returns what a path can name of them, and
-    /// how many it cannot.
+    /// directories with their final `/`, and nothing else.
     pub(super) fn learn_keys(
         &self,
         prefix: &Arc<str>,
         span: Span,
         asked: Instant,
         mut keys: Vec<(String, Option<ObjectMeta>)>,
-    ) -> (Vec<Node>, usize) {
+    ) -> Learned {
         let behind = prefix.len();
         // The empty place is the directory's own marker.
         keys.retain(|(key, meta)| !(key.len() == behind && meta.is_some()));
@@ -220,18 +261,23 @@ impl Namespace {
             let place = &key[behind..];
             is_sayable(place.strip_suffix('/').unwrap_or(place))
         });
-        let unsayable = all - keys.len();
+        let left_out = all - keys.len();
         // Inodes are numbered in this order, so that tools that sort by them read as S3 lists.
-        let nodes = self.learn(prefix, |known, inodes| {
+        self.learn(prefix, |known, inodes| {
+            let was = known.revision();
             let nodes = keys.into_iter().map(|(key, meta)| match meta {
                 Some(meta) => known.version(inodes, &key, meta),
                 None => known.directory(inodes, &key),
             });
             let nodes: Vec<Node> = nodes.collect();
             known.learn(span, asked, nodes.clone());
-            nodes
-        });
-        (nodes, unsayable)
+            Learned {
+                nodes,
+                left_out,
+                was,
+                is: known.revision(),
+            }
+        })
     }
 
     /// Notes a page of `dir`, from its beginning or behind a key. Returns the place where it ends, if that
@@ -252,8 +298,8 @@ impl Namespace {
             start: after.map_or_else(Vec::new, |after| just_behind(&after[behind..])),
             end: end.clone(),
         };
-        let (_, left_out) = self.learn_keys(&dir.prefix, span, asked, keys_of(page));
-        warn_of_left_out(&dir.prefix, left_out);
+        let learned = self.learn_keys(&dir.prefix, span, asked, keys_of(page));
+        warn_of_left_out(&dir.prefix, learned.left_out);
         end
     }
 

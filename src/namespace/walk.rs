@@ -264,8 +264,8 @@ impl Namespace {
             keys.retain(|(key, _)| key.as_bytes()[prefix.len()..] >= *start);
             keys.sort_by(|(a, _), (b, _)| a.cmp(b));
             let span = Span { start, end };
-            let (_, left_out) = self.learn_keys(&Arc::from(&*prefix), span, asked, keys);
-            warn_of_left_out(&prefix, left_out);
+            let learned = self.learn_keys(&Arc::from(&*prefix), span, asked, keys);
+            warn_of_left_out(&prefix, learned.left_out);
         }
     }
 }

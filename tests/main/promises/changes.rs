@@ -228,6 +228,49 @@ fn sighup_forgets_all_names() {
     assert!(mount.is_mounted());
 }
 
+/// The kernel fills the pages that it keeps of a directory from whoever reads it, and these may have
+/// listed it at different times.
+#[test]
+fn what_the_kernel_keeps_of_a_listing_is_of_one_listing() {
+    promised("A change in the bucket is seen when the TTL is over, at the latest.");
+    let name = |i: usize| format!("{i:06}");
+    let present = |from: usize| (from..3000).map(name).collect::<Vec<_>>();
+    let world = keys(&[]);
+    for i in 0..3000 {
+        world.put(BUCKET, &format!("d/{}", name(i)), "x");
+    }
+    let mount = Mount::with_args(&world, &["--metadata-ttl", "1"]);
+    // Who came first reads to the end last, and the other way round.
+    for (round, first_ends_last) in [true, false].into_iter().enumerate() {
+        let mut first = Directory::open(&mount, "d");
+        let mut second = Directory::open(&mount, "d");
+        for _ in 0..3 {
+            first.next().expect("an entry");
+        }
+        let gone = 10 * (round + 1);
+        for i in gone - 10..gone {
+            assert!(world.remove(BUCKET, &format!("d/{}", name(i))));
+        }
+        eventually("the TTL is over", || {
+            stat_errno(&mount, format!("d/{}", name(gone - 1))) == Some(libc::ENOENT)
+        });
+        let mut ends = [&mut second, &mut first];
+        if !first_ends_last {
+            ends.swap(0, 1);
+        }
+        for directory in ends {
+            while directory.next().is_some() {}
+        }
+        assert!(mount.names("d") == present(gone), "both open");
+        drop(first);
+        assert!(mount.names("d") == present(gone), "one open");
+        drop(second);
+        for _ in 0..3 {
+            assert!(mount.names("d") == present(gone));
+        }
+    }
+}
+
 /// libc's own calls, as programs use them.
 struct Directory(*mut libc::DIR);
 
