@@ -360,18 +360,25 @@ impl Namespace {
         (entries.unwrap_or(0), below)
     }
 
-    /// Forgets what is known of the key of `version`, which S3 says is gone or replaced. Returns its
-    /// directory's inode number, if the kernel knows it, and its name.
+    /// Forgets that the key of `version` is this version, which S3 says is gone or replaced. Returns its
+    /// directory's inode number and its name, if the kernel may believe it, too.
     pub fn forget_version(&self, version: &ObjectVersion) -> Option<(NonZeroU64, String)> {
         let (prefix, name) = split(&version.key);
         let mut guard = lock(&self.directories);
         let directories = &mut *guard;
-        if let Some(known) = directories.known.peek_mut(prefix) {
+        if let Some(known) = directories.known.peek_mut(prefix)
+            && let Some((Some(file), _)) = known.place(name, |_| true).file
+            && file.number() == version.number
+        {
             let before = known.bytes();
             known.forget(name);
             directories.bytes = directories.bytes + known.bytes() - before;
         }
         drop(guard);
+        let kernel_has = self.inodes.number_of(&version.key);
+        if kernel_has.is_some_and(|number| number != version.number) {
+            return None;
+        }
         Some((self.inodes.number_of(prefix)?, name.to_owned()))
     }
 }

@@ -197,6 +197,30 @@ fn a_removed_object_opens_and_is_stale_and_then_gone() {
     });
 }
 
+/// Its reader may go on for long, and others have seen the new version meanwhile.
+#[test]
+fn a_reader_of_an_old_version_makes_nobody_forget_the_new_one() {
+    promised("A name that was listed is not asked for again within the TTL.");
+    let world = world([("d/file", Content::Synthetic { size: 20 << 20 })]);
+    let mount = Mount::with_args(&world, &FOR_EVER);
+    let old = File::open(mount.path("d/file")).expect("open");
+    world.put(BUCKET, "d/file", "short");
+    let read_old = |mib: u64| errno(old.read_at(&mut [0; 10], mib << 20));
+    assert_eq!(read_old(0), Some(libc::ESTALE));
+    eventually("the new version", || {
+        fs::read(mount.path("d/file")).is_ok_and(|read| read == b"short")
+    });
+    assert_eq!(mount.names("d"), ["file"]);
+    world.reset_counters();
+    for mib in [5, 10, 15] {
+        assert_eq!(read_old(mib), Some(libc::ESTALE));
+        assert_eq!(mount.names("d"), ["file"]);
+        assert_eq!(mount.read("d/file"), b"short");
+    }
+    let counters = world.counters();
+    assert_eq!((counters.list, counters.head), (0, 0));
+}
+
 #[test]
 fn sighup_forgets_all_names() {
     promised(
