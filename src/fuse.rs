@@ -127,6 +127,12 @@ fn failed(operation: &str, name: &str, error: &Error) -> Errno {
     errno(error)
 }
 
+/// The key of an inode, or its prefix, for messages.
+fn path(fs: &Fs, inode: INodeNo) -> Arc<str> {
+    let node = fs.node(inode.0);
+    node.map_or_else(|_| Arc::from(""), |node| Arc::clone(node.path()))
+}
+
 fn attributes(node: &Node, ownership: &Ownership) -> FileAttr {
     let (kind, perm, size, time, nlink) = match node {
         Node::File(version) => (
@@ -258,11 +264,7 @@ impl Filesystem for Adapter {
         self.answer(|| match self.fs.open(ino.0) {
             // The inode is one version, so its pages stay true.
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE),
-            Err(error) => {
-                let node = self.fs.node(ino.0);
-                let name = node.as_ref().map_or("", |node| node.path());
-                reply.error(failed("open", name, &error));
-            }
+            Err(error) => reply.error(failed("open", &path(&self.fs, ino), &error)),
         });
     }
 
@@ -350,7 +352,7 @@ impl Filesystem for Adapter {
             });
             match within(&request, read).await {
                 Ok(()) => reply.ok(),
-                Err(error) => reply.error(failed("readdir", "", &error)),
+                Err(error) => reply.error(failed("readdir", &path(&fs, ino), &error)),
             }
         });
     }
@@ -389,7 +391,7 @@ impl Filesystem for Adapter {
             });
             match within(&request, read).await {
                 Ok(()) => reply.ok(),
-                Err(error) => reply.error(failed("readdir", "", &error)),
+                Err(error) => reply.error(failed("readdir", &path(&fs, ino), &error)),
             }
         });
     }

@@ -81,6 +81,18 @@ fn pages_without_entries_come_to_an_end() {
 }
 
 #[test]
+fn a_listing_that_fails_says_of_which_directory() {
+    let world = world(flat(100));
+    let mount = Mount::new(&world);
+    assert!(mount.path("flat").is_dir());
+    world.script(FaultRule::on(Op::List).key("flat/").fault(Fault::EmptyPage));
+    let listed = std::fs::read_dir(mount.path("flat")).and_then(|mut all| all.next().transpose());
+    assert!(listed.is_err());
+    let log = mount.log_with("readdir: ");
+    assert!(log.contains("name=\"flat/\""), "{log}");
+}
+
+#[test]
 fn nested_prefixes_are_directories() {
     let keys = ["a/b/c/d.txt", "a/b/e.txt", "a/f.txt", "g.txt"];
     let world = world(keys.map(|key| (key, key)));
