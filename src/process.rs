@@ -37,14 +37,17 @@ pub fn give_back_memory() {
     }
 }
 
-/// What `kill` sends, Ctrl-C, and SIGHUP: the end where a terminal is closed, and for a mount, which
-/// outlives its terminal, the wish to forget what it knows.
+/// What `kill` sends, Ctrl-C, Ctrl-\, the end of `ulimit -t`, and SIGHUP: the end where a terminal is
+/// closed, and for a mount, which outlives its terminal, the wish to forget what it knows.
 pub struct Signals {
     term: Signal,
     int: Signal,
+    quit: Signal,
+    xcpu: Signal,
     hup: Signal,
-    /// A file larger than `ulimit -f` allows: the log loses lines, and that is all.
-    _xfsz: Signal,
+    /// These would kill the process: batch systems announce the end of a job to all that runs in it, and
+    /// a file larger than `ulimit -f` allows costs lines of the log.
+    _ignored: [Signal; 4],
 }
 
 impl Signals {
@@ -56,8 +59,15 @@ impl Signals {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            xcpu: signal(SignalKind::from_raw(libc::SIGXCPU))?,
             hup: signal(SignalKind::hangup())?,
-            _xfsz: signal(SignalKind::from_raw(libc::SIGXFSZ))?,
+            _ignored: [
+                signal(SignalKind::user_defined1())?,
+                signal(SignalKind::user_defined2())?,
+                signal(SignalKind::alarm())?,
+                signal(SignalKind::from_raw(libc::SIGXFSZ))?,
+            ],
         })
     }
 
@@ -66,6 +76,8 @@ impl Signals {
         tokio::select! {
             _ = self.term.recv() => "SIGTERM",
             _ = self.int.recv() => "SIGINT",
+            _ = self.quit.recv() => "SIGQUIT",
+            _ = self.xcpu.recv() => "SIGXCPU",
             _ = self.hup.recv() => "SIGHUP",
         }
     }

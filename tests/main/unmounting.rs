@@ -35,13 +35,26 @@ fn ended_well(mut mount: Mount) {
 #[test]
 fn signals_unmount_and_end_the_program_with_success() {
     let world = small_world();
-    for signal in [libc::SIGTERM, libc::SIGINT] {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGXCPU] {
         let mount = Mount::new(&world);
         assert!(mount.is_mounted());
         assert_eq!(mount.read("file"), b"content");
         mount.signal(signal);
         ended_well(mount);
     }
+}
+
+/// As batch systems send them to all processes of a job.
+#[test]
+fn signals_that_announce_an_end_do_not_end_the_program() {
+    let world = small_world();
+    let mount = Mount::new(&world);
+    for signal in [libc::SIGUSR1, libc::SIGUSR2, libc::SIGALRM] {
+        mount.signal(signal);
+        assert_eq!(mount.read("file"), b"content");
+    }
+    mount.signal(libc::SIGTERM);
+    ended_well(mount);
 }
 
 /// The files are still open when the program ends: it does not wait for them without end.
