@@ -9,6 +9,7 @@ mod mountpoint;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod parsers;
 mod probe;
+mod session;
 mod source;
 mod target;
 mod trial;
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
-use fuser::{INodeNo, MountOption, Notifier, Session, SessionACL};
+use fuser::{INodeNo, Notifier};
 use sd_notify::NotifyState;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -35,7 +36,6 @@ use mountpoint::Mountpoint;
 use crate::credentials::{self, Manager};
 use crate::earthdata;
 use crate::fs::{Fs, Ownership};
-use crate::fuse::Adapter;
 use crate::namespace::Namespace;
 use crate::network::Network;
 use crate::process::Signals;
@@ -192,17 +192,10 @@ fn mount(
     // Before there is a mount: a signal from here on must not leave a dead one behind.
     let signals = runtime.block_on(async { Signals::listen() });
     let signals = signals.map_err(Error::Start)?;
-    let session = start_session(config, mountpoint, &fs, runtime)?;
-    let (gone_sender, gone) = oneshot::channel();
+    let session = session::start(config, mountpoint, &fs, runtime)?;
+    mountpoint.note_mounted();
     let changes = tell_of_changes(&fs, session.notifier()).map_err(Error::Start)?;
-    std::thread::Builder::new()
-        .name("s3credmount-fuse".to_owned())
-        .spawn(move || {
-            let result = session.run();
-            // The receiver is gone only when the process is about to end.
-            let _ = gone_sender.send(result);
-        })
-        .map_err(Error::Start)?;
+    let gone = session::run(session).map_err(Error::Start)?;
     mountpoint.raise_read_ahead();
     let greeting = format!(
         "{} is mounted on {}, {credentials}; log: {log}",
@@ -322,38 +315,6 @@ fn warn(launcher: &dyn Launcher, text: &str) {
     launcher.notice(text);
 }
 
-fn start_session(
-    config: &Config,
-    mountpoint: &Mountpoint,
-    fs: &Arc<Fs>,
-    runtime: &Runtime,
-) -> Result<Session<Adapter>, Error> {
-    let timeout = config.operation_timeout;
-    let adapter = Adapter::new(Arc::clone(fs), runtime.handle().clone(), timeout);
-    let mut options = fuser::Config::default();
-    options.mount_options = vec![
-        MountOption::RO,
-        MountOption::NoDev,
-        MountOption::NoSuid,
-        MountOption::NoAtime,
-        MountOption::DefaultPermissions,
-        MountOption::FSName(config.source.to_string()),
-        // `Subtype` is ignored where root mounts without fusermount.
-        MountOption::CUSTOM("subtype=s3credmount".to_owned()),
-    ];
-    if !config.exec {
-        options.mount_options.push(MountOption::NoExec);
-    }
-    if config.allow_other {
-        options.acl = SessionACL::All;
-    }
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    options.n_threads = Some(cores.clamp(2, 4));
-    options.clone_fd = true;
-    Session::new(adapter, mountpoint.path(), &options)
-        .map_err(|error| Error::Fuse(mountpoint.explain(&error)))
-}
-
 /// Tells the kernel of names whose object was replaced. Its lock on the directory may be held for as
 /// long as a lookup takes, so this has a thread of its own.
 fn tell_of_changes(fs: &Arc<Fs>, notifier: Notifier) -> io::Result<Changes> {
@@ -402,6 +363,12 @@ fn forget_names(fs: &Fs, changes: &Changes) {
     });
 }
 
+fn unmount(mountpoint: &Mountpoint) {
+    if let Err(error) = mountpoint.detach() {
+        tracing::error!("cannot unmount {}: {error}", mountpoint.path().display());
+    }
+}
+
 /// Waits until the mount is gone, or a signal asks for its end; a second one ends the wait for files
 /// that are still open.
 async fn serve(
@@ -416,6 +383,7 @@ async fn serve(
             ended = &mut gone => {
                 if let Ok(Err(error)) = ended {
                     tracing::error!("the FUSE session ended: {error}");
+                    unmount(mountpoint);
                 }
                 return;
             }
@@ -426,9 +394,7 @@ async fn serve(
         }
     };
     tracing::info!(open = fs.open_handles(), "{name}: unmounting");
-    if let Err(error) = mountpoint.detach() {
-        tracing::error!("cannot unmount {}: {error}", mountpoint.path().display());
-    }
+    unmount(mountpoint);
     let closed = tokio::select! {
         closed = tokio::time::timeout(OPEN_FILES_KEEP, gone) => closed.is_ok(),
         _ = signals.any() => false,

@@ -4,9 +4,9 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// Why a directory cannot be mounted on.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,8 @@ pub enum MountpointError {
 #[derive(Debug)]
 pub(super) struct Mountpoint {
     path: PathBuf,
+    /// The device of what this process mounted there, as mountinfo has it.
+    device: OnceLock<String>,
 }
 
 impl Mountpoint {
@@ -54,7 +56,14 @@ impl Mountpoint {
             return Err(MountpointError::NotEmpty(given()));
         }
         let path = path.canonicalize().map_err(failed)?;
-        Ok(Self { path })
+        Ok(Self::at(path))
+    }
+
+    fn at(path: PathBuf) -> Self {
+        Self {
+            path,
+            device: OnceLock::new(),
+        }
     }
 
     /// Takes mounts of this program off `path` whose process is gone, as after `kill -9`; what they
@@ -65,7 +74,7 @@ impl Mountpoint {
             && let Some(absolute) = absolute(path)
             && let Some(source) = mounted_by_us(&absolute)
         {
-            Self { path: absolute }.detach()?;
+            Self::at(absolute).detach()?;
             cleared = Some(source);
         }
         Ok(cleared)
@@ -76,9 +85,32 @@ impl Mountpoint {
         &self.path
     }
 
+    /// Notes that what is mounted there now is this process's own.
+    pub(super) fn note_mounted(&self) {
+        if let Some(top) = top_mount(&self.path) {
+            let _ = self.device.set(device(&top).to_owned());
+        }
+    }
+
+    /// Whether the mount of this process is somewhere in the tree, as far as it is known.
+    pub(super) fn is_mounted(&self) -> bool {
+        let (Some(ours), Ok(mounts)) = (self.device.get(), mounts()) else {
+            return true;
+        };
+        mounts.lines().any(|line| device(line) == ours)
+    }
+
     /// Takes the mount out of the tree at once. Files that are open stay readable until they are
-    /// closed, and only then does the session end.
+    /// closed, and only then does the session end. What others have mounted there stays.
     pub(super) fn detach(&self) -> io::Result<()> {
+        if !self.is_mounted() {
+            return Ok(());
+        }
+        if let (Some(ours), Some(top)) = (self.device.get(), top_mount(&self.path))
+            && device(&top) != ours
+        {
+            return Err(io::Error::other("something else is mounted on top of it"));
+        }
         let path = CString::new(self.path.as_os_str().as_bytes())?;
         // SAFETY: `path` is a valid C string.
         if unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) } == 0 {
@@ -106,10 +138,8 @@ impl Mountpoint {
     /// read-only: then streams cost some more CPU, no more.
     pub(super) fn raise_read_ahead(&self) {
         let raise = || {
-            let device = std::fs::metadata(&self.path)?.dev();
-            let (major, minor) = (libc::major(device), libc::minor(device));
-            let file = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
-            std::fs::write(file, "1024")
+            let device = self.device.get().ok_or(io::ErrorKind::NotFound)?;
+            std::fs::write(format!("/sys/class/bdi/{device}/read_ahead_kb"), "1024")
         };
         if let Err(error) = raise() {
             tracing::debug!("the kernel's read-ahead stays as it is: {error}");
@@ -157,20 +187,38 @@ fn absolute(path: &Path) -> Option<PathBuf> {
     Some(parent.join(path.file_name()?))
 }
 
-/// What the mount on top of `path` is of, if it is of this program (proc(5), mountinfo).
+/// All mounts, a line for each (proc(5), mountinfo).
+fn mounts() -> io::Result<String> {
+    let mounts = std::fs::read("/proc/self/mountinfo")?;
+    Ok(String::from_utf8_lossy(&mounts).into_owned())
+}
+
+/// Of a mount, as `major:minor`.
+fn device(mount: &str) -> &str {
+    mount.split(' ').nth(2).unwrap_or_default()
+}
+
+/// The mount on top of `path`.
+fn top_mount(path: &Path) -> Option<String> {
+    let escaped: String = path
+        .to_string_lossy()
+        .chars()
+        .fold(String::new(), |mut text, c| {
+            match c {
+                ' ' | '\t' | '\n' | '\\' => text.push_str(&format!("\\{:03o}", u32::from(c))),
+                _ => text.push(c),
+            }
+            text
+        });
+    let mounts = mounts().ok()?;
+    let mut from_top = mounts.lines().rev();
+    let top = from_top.find(|line| line.split(' ').nth(4) == Some(&escaped));
+    top.map(str::to_owned)
+}
+
+/// What the mount on top of `path` is of, if it is of this program.
 fn mounted_by_us(path: &Path) -> Option<String> {
-    let escaped: String = path.to_str()?.chars().fold(String::new(), |mut text, c| {
-        match c {
-            ' ' | '\t' | '\n' | '\\' => text.push_str(&format!("\\{:03o}", u32::from(c))),
-            _ => text.push(c),
-        }
-        text
-    });
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let top = mounts
-        .lines()
-        .rev()
-        .find(|line| line.split(' ').nth(4) == Some(&escaped))?;
+    let top = top_mount(path)?;
     let mut fields = top.split_once(" - ")?.1.split(' ');
     (fields.next()? == "fuse.s3credmount").then(|| fields.next().unwrap_or_default().to_owned())
 }

@@ -160,15 +160,23 @@ impl Mount {
     }
 
     /// Runs `program`, after the first one has ended, to mount at the same place.
-    pub(crate) fn restart(&mut self, mut program: Command) {
+    pub(crate) fn restart(&mut self, program: Command) {
+        let mut before = self.mount_again(program);
+        before.wait().expect("it has ended");
+    }
+
+    /// Runs `program` to mount where the first one, which this returns, is mounted no more.
+    pub(crate) fn mount_again(&mut self, mut program: Command) -> Child {
         let log = File::options().append(true).open(&self.log);
         program
             .args(["--foreground", BUCKET])
             .arg(self.root())
             .stdout(Stdio::piped())
             .stderr(log.expect("a log file"));
-        self.child = program.spawn().expect("the program starts");
+        let child = program.spawn().expect("the program starts");
+        let before = std::mem::replace(&mut self.child, child);
         self.greeting = self.first_line();
+        before
     }
 
     fn first_line(&mut self) -> String {

@@ -12,7 +12,7 @@ use std::process::Command;
 use mock_earthdata::{Content, World};
 
 use crate::ordinary::{as_ordinary_user, can_mount, ordinary_uid};
-use crate::support::{BUCKET, Mount, computed, mount_table_line, program, world};
+use crate::support::{BUCKET, Mount, computed, mount_table_line, program, wait, world};
 
 const SIZE: u64 = 20 << 20;
 
@@ -53,6 +53,27 @@ fn signals_that_announce_an_end_do_not_end_the_program() {
         mount.signal(signal);
         assert_eq!(mount.read("file"), b"content");
     }
+    mount.signal(libc::SIGTERM);
+    ended_well(mount);
+}
+
+/// Its files are open, so that it lives on where another one is mounted now.
+#[test]
+fn a_program_that_was_unmounted_leaves_the_next_mount_alone() {
+    let world = small_world();
+    let mut mount = Mount::new(&world);
+    let file = File::open(mount.path("file")).expect("open");
+    run(Command::new("umount").arg("-l").arg(mount.root()));
+    let mut before = mount.mount_again(program(&world));
+    let pid = i32::try_from(before.id()).expect("a pid");
+    // SAFETY: `kill` takes no pointers, and the child has not been waited for.
+    unsafe { libc::kill(pid, libc::SIGTERM) };
+    mount.log_with("SIGTERM: unmounting");
+    drop(file);
+    let status = wait(&mut before).expect("it ends");
+    assert_eq!(status.code(), Some(0), "{}", mount.log());
+    assert!(mount.is_mounted(), "{}", mount.log());
+    assert_eq!(mount.read("dir/inner"), b"inner");
     mount.signal(libc::SIGTERM);
     ended_well(mount);
 }
