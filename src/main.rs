@@ -33,7 +33,10 @@ fn work(run: &Run, launcher: &dyn Launcher) -> Result<(), String> {
     mount::run(&run.mount, &destination, launcher).map_err(|error| {
         let message = error.to_string();
         if run.log.destination != log::Destination::Stderr {
-            tracing::error!("not mounted: {message}");
+            match error {
+                mount::Error::StillMounted { .. } => tracing::error!("{message}"),
+                _ => tracing::error!("not mounted: {message}"),
+            }
         }
         message
     })

@@ -145,6 +145,14 @@ pub enum Error {
     /// mount(2) or fusermount3 failed.
     #[error("{0}")]
     Fuse(String),
+    /// It was mounted, and still is, though it was to end.
+    #[error("cannot unmount {mountpoint}: {error}")]
+    StillMounted {
+        /// Where it is.
+        mountpoint: String,
+        /// What the kernel or fusermount3 said.
+        error: io::Error,
+    },
     /// The process could not be set up.
     #[error("cannot start: {0}")]
     Start(io::Error),
@@ -205,15 +213,16 @@ fn mount(
     tracing::info!("{greeting}");
     if let Err(error) = launcher.ready(&greeting) {
         tracing::warn!("nobody waits for this mount any more ({error}): unmounting");
-        return mountpoint.detach().map_err(Error::Start);
+        return unmount(mountpoint);
     }
     // Fails where there is no systemd, which is fine.
     let pid = std::process::id();
     let _ = sd_notify::notify(&[NotifyState::MainPid(pid), NotifyState::Ready]);
     runtime.spawn(give_back::memory_of_names(Arc::downgrade(&fs)));
-    runtime.block_on(serve(mountpoint, &fs, &changes, signals, gone));
+    let served = runtime.block_on(serve(mountpoint, &fs, &changes, signals, gone));
     let (right, wrong) = s3.compared().counts();
     tracing::info!(right, wrong, "objects compared with their checksums");
+    served?;
     tracing::info!("unmounted {}", mountpoint.path().display());
     Ok(())
 }
@@ -363,9 +372,13 @@ fn forget_names(fs: &Fs, changes: &Changes) {
     });
 }
 
-fn unmount(mountpoint: &Mountpoint) {
-    if let Err(error) = mountpoint.detach() {
-        tracing::error!("cannot unmount {}: {error}", mountpoint.path().display());
+fn unmount(mountpoint: &Mountpoint) -> Result<(), Error> {
+    match mountpoint.detach() {
+        Err(error) if mountpoint.is_mounted() => Err(Error::StillMounted {
+            mountpoint: mountpoint.path().display().to_string(),
+            error,
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -377,15 +390,15 @@ async fn serve(
     changes: &Changes,
     mut signals: Signals,
     mut gone: oneshot::Receiver<io::Result<()>>,
-) {
+) -> Result<(), Error> {
     let name = loop {
         tokio::select! {
             ended = &mut gone => {
                 if let Ok(Err(error)) = ended {
                     tracing::error!("the FUSE session ended: {error}");
-                    unmount(mountpoint);
+                    return unmount(mountpoint);
                 }
-                return;
+                return Ok(());
             }
             name = signals.any() => match name {
                 "SIGHUP" => forget_names(fs, changes),
@@ -394,7 +407,7 @@ async fn serve(
         }
     };
     tracing::info!(open = fs.open_handles(), "{name}: unmounting");
-    unmount(mountpoint);
+    unmount(mountpoint)?;
     let closed = tokio::select! {
         closed = tokio::time::timeout(OPEN_FILES_KEEP, gone) => closed.is_ok(),
         _ = signals.any() => false,
@@ -403,4 +416,5 @@ async fn serve(
     if !closed && open > 0 {
         tracing::warn!(open, "files are still open: their readers get errors now");
     }
+    Ok(())
 }

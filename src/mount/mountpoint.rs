@@ -1,11 +1,11 @@
 //! The mountpoint: what it must be, how it is unmounted, and the kernel's read-ahead for it.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 /// Why a directory cannot be mounted on.
@@ -121,16 +121,25 @@ impl Mountpoint {
             return Err(error);
         }
         // Not root: the setuid helper may.
-        let mut fusermount = Command::new("fusermount3");
-        let output = fusermount
-            .args(["-u", "-z", "--"])
-            .arg(&self.path)
-            .output()?;
+        let output = self.fusermount()?;
         if output.status.success() {
             return Ok(());
         }
         let said = String::from_utf8_lossy(&output.stderr);
         Err(io::Error::other(said.trim().to_owned()))
+    }
+
+    /// Unmounts by the first helper that there is.
+    fn fusermount(&self) -> io::Result<Output> {
+        for helper in helpers() {
+            let mut fusermount = Command::new(helper);
+            fusermount.args(["-u", "-z", "--"]).arg(&self.path);
+            match fusermount.output() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                output => return output,
+            }
+        }
+        Err(io::Error::other("there is no fusermount3"))
     }
 
     /// Lets the kernel read 1 MiB ahead instead of 128 KiB, so that streams come in requests of 1 MiB.
@@ -185,6 +194,22 @@ fn absolute(path: &Path) -> Option<PathBuf> {
     let path = std::path::absolute(path).ok()?;
     let parent = path.parent()?.canonicalize().ok()?;
     Some(parent.join(path.file_name()?))
+}
+
+/// Where fuser looks for what mounts as an ordinary user, in the same order.
+fn helpers() -> Vec<OsString> {
+    const HELPERS: [&str; 6] = [
+        "fusermount3",
+        "fusermount",
+        "/sbin/fusermount3",
+        "/sbin/fusermount",
+        "/bin/fusermount3",
+        "/bin/fusermount",
+    ];
+    match std::env::var_os("FUSERMOUNT_PATH") {
+        Some(path) => vec![path],
+        None => HELPERS.map(OsString::from).to_vec(),
+    }
 }
 
 /// All mounts, a line for each (proc(5), mountinfo).

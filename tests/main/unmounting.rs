@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use mock_earthdata::{Content, World};
+use tempfile::TempDir;
 
 use crate::ordinary::{as_ordinary_user, can_mount, ordinary_uid};
 use crate::support::{BUCKET, Mount, computed, mount_table_line, program, wait, world};
@@ -157,6 +158,57 @@ fn an_ordinary_user_mounts_reads_and_unmounts() {
         }
         ended_well(mount);
     }
+}
+
+/// A directory with a program of this name.
+fn helper(name: &str, script: &str) -> TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let program = directory.path().join(name);
+    std::fs::write(&program, script).expect("a script");
+    for path in [directory.path(), &program] {
+        std::fs::set_permissions(path, Permissions::from_mode(0o755)).expect("chmod");
+    }
+    directory
+}
+
+/// fuse 2 has the helper by another name, which fuser finds when it mounts.
+#[test]
+fn an_ordinary_user_unmounts_by_whatever_helper_there_is() {
+    if !can_mount() {
+        return;
+    }
+    let world = small_world();
+    let path = std::env::var("PATH").expect("PATH");
+    let script = format!("#!/bin/sh\nPATH={path} exec fusermount3 \"$@\"\n");
+    let helper = helper("fusermount", &script);
+    let mut program = program(&world);
+    program.env("PATH", helper.path());
+    let mount = Mount::of_ordinary_user(program, BUCKET);
+    assert!(mount.is_mounted());
+    mount.signal(libc::SIGTERM);
+    ended_well(mount);
+}
+
+#[test]
+fn a_mount_that_cannot_be_taken_off_is_told_and_is_no_success() {
+    if !can_mount() {
+        return;
+    }
+    let world = small_world();
+    let script =
+        "#!/bin/sh\ncase $1 in -u) echo not today >&2; exit 1; esac\nexec fusermount3 \"$@\"\n";
+    let helper = helper("only-mounts", script);
+    let mut program = program(&world);
+    program.env("FUSERMOUNT_PATH", helper.path().join("only-mounts"));
+    let mut mount = Mount::of_ordinary_user(program, BUCKET);
+    mount.signal(libc::SIGTERM);
+    let status = mount.wait();
+    let log = mount.log();
+    assert_eq!(status.code(), Some(1), "{status}\n{log}");
+    assert!(log.contains("cannot unmount"), "{log}");
+    assert!(log.contains("not today"), "{log}");
+    assert!(!log.contains("unmounted /"), "{log}");
+    assert!(mount.is_mounted(), "{log}");
 }
 
 #[test]
