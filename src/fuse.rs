@@ -32,8 +32,9 @@ const MAX_BACKGROUND: u16 = 128;
 const ATTRIBUTES_LAST: Duration = Duration::from_secs(24 * 3600);
 /// The kernel counts in jiffies: a larger TTL says no more than this one.
 const LONGEST_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// An absent name has no inode, and the kernel cannot be told of all of them when names are forgotten.
-const ABSENT_LASTS: Duration = Duration::from_secs(10);
+/// When names are forgotten, the kernel is not told of absent ones, which have no inode, nor of
+/// directories, in which programs may be at work. It asks again after this time.
+const UNTOLD_LASTS: Duration = Duration::from_secs(10);
 /// What `st_blksize` says: the largest read that the kernel sends.
 const PREFERRED_READ: u32 = 1 << 20;
 /// FUSE's generation tells inodes of one number apart; no number is used twice here.
@@ -133,6 +134,14 @@ fn path(fs: &Fs, inode: INodeNo) -> Arc<str> {
     node.map_or_else(|_| Arc::from(""), |node| Arc::clone(node.path()))
 }
 
+/// How long the kernel may believe what a name stands for, where that is believed `for_now`.
+fn entry_ttl(node: Option<&Node>, for_now: Duration) -> Duration {
+    match node {
+        Some(Node::File(_)) => for_now.min(LONGEST_TTL),
+        Some(Node::Directory(_)) | None => for_now.min(UNTOLD_LASTS),
+    }
+}
+
 fn attributes(node: &Node, ownership: &Ownership) -> FileAttr {
     let (kind, perm, size, time, nlink) = match node {
         Node::File(version) => (
@@ -224,7 +233,7 @@ impl Filesystem for Adapter {
         self.run(span, async move {
             match within(&request, fs.lookup(parent.0, &name, &request)).await {
                 Ok(answer) => {
-                    let ttl = answer.fresh_for.min(LONGEST_TTL);
+                    let ttl = entry_ttl(answer.node.as_ref(), answer.fresh_for);
                     match answer.node {
                         Some(node) => {
                             fs.remember(&node);
@@ -233,7 +242,6 @@ impl Filesystem for Adapter {
                         }
                         None if ttl.is_zero() => reply.error(Errno::ENOENT),
                         None => {
-                            let ttl = ttl.min(ABSENT_LASTS);
                             reply.entry(&ttl, &absent(fs.ownership()), GENERATION);
                         }
                     }
@@ -382,7 +390,7 @@ impl Filesystem for Adapter {
             let read = fs.read_directory(fh.0, skipped(offset, DOTS), &request, |entry, fresh| {
                 next += 1;
                 let attr = attributes(&entry.node, fs.ownership());
-                let ttl = fresh.min(LONGEST_TTL);
+                let ttl = entry_ttl(Some(&entry.node), fresh);
                 full = full || reply.add(attr.ino, next, entry.name(), &ttl, &attr, GENERATION);
                 if !full {
                     fs.remember(&entry.node);

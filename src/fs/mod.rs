@@ -313,8 +313,8 @@ impl Fs {
         }))
     }
 
-    /// Forgets all that is known of names. Returns the names that the kernel may still know, each with
-    /// the inode number of its directory.
+    /// Forgets all that is known of names. Returns the names of files that the kernel may still know, each
+    /// with the inode number of its directory.
     pub fn forget_names(&self) -> Vec<(NonZeroU64, String)> {
         self.kernel_pages.forget_all();
         self.namespace.forget_all()

@@ -194,7 +194,8 @@ impl Inodes {
         lock(&self.table).find(path).map(Node::number)
     }
 
-    /// All that the kernel remembers, by the number of the directory and the name in it.
+    /// All files that the kernel remembers, by the number of the directory and the name in it. A
+    /// directory that it is told to forget loses its path for the programs that work in it.
     pub(super) fn names(&self) -> Vec<(NonZeroU64, String)> {
         let table = lock(&self.table);
         let parent = |prefix: &str| match *prefix == *self.root.prefix {
@@ -203,7 +204,8 @@ impl Inodes {
         };
         let numbers = table.by_path.iter().filter_map(Named::number);
         let nodes = numbers.filter_map(|number| table.by_number.get(number));
-        let paths = nodes.map(|node| split(node.path()));
+        let files = nodes.filter(|node| matches!(node, Node::File(_)));
+        let paths = files.map(|node| split(node.path()));
         let names = paths.map(|(prefix, name)| Some((parent(prefix)?, name.to_owned())));
         names.flatten().collect()
     }

@@ -149,8 +149,8 @@ impl Namespace {
         self.s3.bucket()
     }
 
-    /// Forgets all that S3 said. Returns the names that the kernel may still know, each with the inode
-    /// number of its directory.
+    /// Forgets all that S3 said. Returns the names of files that the kernel may still know, each with the
+    /// inode number of its directory.
     pub fn forget_all(&self) -> Vec<(NonZeroU64, String)> {
         let mut directories = lock(&self.directories);
         directories.known.clear();

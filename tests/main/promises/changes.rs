@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString};
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::process::{Command, Stdio};
 
 use mock_earthdata::Content;
 
@@ -225,15 +226,18 @@ fn a_reader_of_an_old_version_makes_nobody_forget_the_new_one() {
 fn sighup_forgets_all_names() {
     promised(
         "SIGHUP forgets all that is known of names, in the program and in the kernel; an absent name \
-         that was asked for may stay absent for 10 s more.",
+         that was asked for may stay absent for 10 s more, and a directory that was used may stay for \
+         as long.",
     );
-    let world = keys(&["d/replaced", "d/removed", "top"]);
+    let world = keys(&["d/replaced", "d/removed", "gone/file", "top"]);
     let mount = Mount::with_args(&world, &FOR_EVER);
     assert_eq!(mount.names("d"), ["removed", "replaced"]);
-    assert_eq!(mount.names(""), ["d", "top"]);
+    assert_eq!(mount.names(""), ["d", "gone", "top"]);
+    assert_eq!(stat_errno(&mount, "gone"), None);
     assert_eq!(stat_errno(&mount, "d/new"), Some(libc::ENOENT));
     assert_eq!(stat_errno(&mount, "new"), Some(libc::ENOENT));
     world.remove(BUCKET, "d/removed");
+    world.remove(BUCKET, "gone/file");
     world.put(BUCKET, "d/replaced", "another");
     world.put(BUCKET, "d/new", "new");
     world.put(BUCKET, "new", "new");
@@ -249,7 +253,34 @@ fn sighup_forgets_all_names() {
         stat_errno(&mount, "new").is_none()
     });
     assert_eq!(mount.names(""), ["d", "new", "top"]);
+    eventually("the removed directory is gone", || {
+        stat_errno(&mount, "gone") == Some(libc::ENOENT)
+    });
     assert!(mount.is_mounted());
+}
+
+/// The kernel says `(deleted)` of a directory that it was made to forget.
+#[test]
+fn sighup_leaves_programs_in_their_directories() {
+    promised("Programs go on in the directories that they are in.");
+    let world = keys(&["d/e/file"]);
+    let mount = Mount::with_args(&world, &["--metadata-ttl", "inf", "-vv"]);
+    assert_eq!(mount.read("d/e/file"), b"d/e/file");
+    let mut program = Command::new("cat");
+    program.current_dir(mount.path("d/e")).stdin(Stdio::piped());
+    let mut program = program.spawn().expect("cat");
+    mount.signal(libc::SIGHUP);
+    let log = mount.log_with("known_to_the_kernel=");
+    let (_, count) = log.split_once("known_to_the_kernel=").expect("a count");
+    let count = count.split_whitespace().next().expect("a count");
+    let count: usize = count.parse().expect("a count");
+    eventually("the kernel is told of all", || {
+        mount.log().matches("the kernel forgets a name").count() == count
+    });
+    let place = fs::read_link(format!("/proc/{}/cwd", program.id()));
+    drop(program.stdin.take());
+    program.wait().expect("cat");
+    assert_eq!(place.expect("procfs"), mount.path("d/e"));
 }
 
 /// The kernel fills the pages that it keeps of a directory from whoever reads it, and these may have
