@@ -135,6 +135,12 @@ def opened(job, index):
     return [os.open(f"{job['root']}/{key}", os.O_RDONLY) for key in job["keys"][index :: job["workers"]]]
 
 
+def looked_at(job):
+    """Of each a worker keeps open, the header was read."""
+    fds = [os.open(f"{job['root']}/{key}", os.O_RDONLY) for key in job["beside"]]
+    return [fd for fd in fds if os.pread(fd, 4096, 0)]
+
+
 def from_server(job):
     """Reads the one key by requests on one connection, as a program does that knows of S3."""
     url = urllib.parse.urlsplit(job["url"])
@@ -287,6 +293,8 @@ def worker(job, index, table, gate, out):
                 job["reads"] = reads(job)
             elif job["kind"] == "together":
                 job["fds"] = opened(job, index)
+            elif "beside" in job:
+                job["held"] = looked_at(job)
             opening = time.monotonic() - begin
             print(end=".", file=pipe, flush=True)
             os.read(gate, 1)

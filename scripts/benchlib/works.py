@@ -74,6 +74,14 @@ def streams(name, count, length, total, **more):
     return Work(name, title, "MB/s", [spec], job, **more)
 
 
+def beside_open(name, count):
+    """As xarray.open_mfdataset leaves it: all files open, of which the headers were read, and one that is read."""
+    keys = [f"beside/{index:08}.bin" for index in range(count)]
+    job = {"kind": "stream", "share": "keys", "keys": ["one/stream.bin"], "workers": 1, "length": GIB, "beside": keys}
+    objects = [f"one/stream.bin:1:{GIB}", f"beside:{count}:{20 * MIB}"]
+    return Work(name, f"one stream, 1 GiB, beside {count} open files", "MB/s", objects, dict(job, patience=3))
+
+
 def of_one(name, title, share, workers, length, **more):
     """Streams of one object: of all of it, or of a part to each."""
     job = {"kind": "stream", "share": share, "keys": ["one/shared.bin"], "workers": workers, "length": length}
@@ -235,6 +243,7 @@ def works(quick):
         at_random("mmap-faults-1", 4 * KIB, 1, 400, mapped=True),
         at_random("mmap-faults-16", 4 * KIB, 16, 1_600, mapped=True),
         of_one("stream-64k", "one stream, 1 GiB by 64 KiB", "whole", 1, GIB, piece=64 * KIB),
+        beside_open("beside-open", 128),
         whole_files("files-20m", 60, 20 * MIB),
         whole_files("files-back", 60, 5 * MIB, back=True),
         pieces("tiles", "10 windows of 4 x 4 tiles of 190 KiB", tiles()),
@@ -279,7 +288,7 @@ def works(quick):
 # Left out by --quick: 3 minutes are short, and others say nearly the same, or take longer.
 NOT_QUICK = ("streams-4", "random-64k-1", "mmap-faults-1", "mmap-faults-16", "strided", "same-object-64", "parts-64")
 NOT_QUICK += ("stream-64k", "files-20m", "tiles", "columns", "backward", "headers", "winds", "fourth", "series", "series-16")
-NOT_QUICK += ("files-back", "tails", "anew", "after-jumps")
+NOT_QUICK += ("files-back", "tails", "anew", "after-jumps", "beside-open")
 NOT_QUICK += ("open-1000", "hdf5-slices", "netcdf-box", "netcdf-variable", "cog-overview", "ls-again")
 # Only where --works names it: peers take half an hour.
 ONLY_NAMED = ("ls-million",)
