@@ -246,7 +246,10 @@ impl Filesystem for Adapter {
                         }
                     }
                 }
-                Err(error) => reply.error(failed("lookup", &name, &error)),
+                Err(error) => {
+                    fs.note_failed(parent.0, &name, &error);
+                    reply.error(failed("lookup", &name, &error));
+                }
             }
         });
     }

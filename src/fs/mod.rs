@@ -5,6 +5,7 @@
 
 mod along;
 mod directory;
+mod failed;
 mod handles;
 mod pages;
 mod siblings;
@@ -14,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use along::Along;
 use directory::OpenDirectory;
+use failed::FailedLookups;
 use handles::Handles;
 use pages::KernelPages;
 use siblings::{Ahead, Room, Siblings};
@@ -86,6 +88,7 @@ pub struct Fs {
     directories: Handles<OpenDirectory>,
     siblings: Siblings,
     kernel_pages: KernelPages,
+    failed: FailedLookups,
     along: Along,
     on_change: std::sync::OnceLock<OnChange>,
 }
@@ -107,6 +110,7 @@ impl Fs {
             directories: Handles::default(),
             siblings: Siblings::default(),
             kernel_pages: KernelPages::default(),
+            failed: FailedLookups::default(),
             along: Along::default(),
             on_change: std::sync::OnceLock::new(),
         }
@@ -149,6 +153,9 @@ impl Fs {
         if let Some(answer) = self.namespace.known(&dir, name) {
             return Ok(answer);
         }
+        if let Some(error) = self.failed.recent(parent, name) {
+            return Err(error);
+        }
         // What begins with a dot are settings that a program looks for everywhere.
         let is_read_next = looks_like_a_file(name) && !name.starts_with('.') && self.along.spend();
         let first = is_read_next.then(|| {
@@ -163,6 +170,11 @@ impl Fs {
             }
         }
         Ok(answer)
+    }
+
+    /// Notes that a lookup ended with `error`, which answers the next one if that comes at once.
+    pub fn note_failed(&self, parent: u64, name: &str, error: &Error) {
+        self.failed.note(parent, name, error);
     }
 
     /// Notes that the kernel knows `node` once more.
@@ -317,6 +329,7 @@ impl Fs {
     /// with the inode number of its directory.
     pub fn forget_names(&self) -> Vec<(NonZeroU64, String)> {
         self.kernel_pages.forget_all();
+        self.failed.forget();
         self.namespace.forget_all()
     }
 

@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use mock_earthdata::{Content, Counters, World};
+use mock_earthdata::{Content, Counters, Fault, FaultRule, Op, World};
 
 use crate::support::{Mount, computed, world_with};
 
@@ -227,4 +227,25 @@ fn a_walk_that_stops_early_has_listed_little_ahead() {
         }
     });
     assert!(counters.list <= 4, "{} LISTs", counters.list);
+}
+
+/// Where the kernel has to ask again for what it knew, and hears an error, it asks twice.
+#[test]
+fn what_gets_no_answer_is_asked_for_once_whether_it_was_known_or_not() {
+    let world = slow_world(numbered("d", 40), 1);
+    let args = ["--metadata-ttl", "0", "--operation-timeout", "1"];
+    let mount = Mount::with_args(&world, &args);
+    assert!(stat(&mount, "d/00000001.bin"));
+    let silent = FaultRule::on(Op::List).key("d/*.bin*");
+    world.script(silent.fault(Fault::StallBefore(None)));
+    let asked = |name: &str| {
+        let before = world.rule_counts()[0].matched;
+        assert!(!stat(&mount, name));
+        world.rule_counts()[0].matched - before
+    };
+    let not_known = asked("d/00000002.bin");
+    assert!(not_known > 0);
+    let known = asked("d/00000001.bin");
+    // One may have been sent once more.
+    assert!(known < 2 * not_known, "{known}, {not_known}");
 }
