@@ -230,7 +230,9 @@ impl Filesystem for Adapter {
             return reply.error(Errno::ENOENT);
         };
         let span = trace_span!("lookup", parent = parent.0, name);
+        let under_way = self.fs.under_way(parent.0);
         self.run(span, async move {
+            let _until_answered = under_way;
             match within(&request, fs.lookup(parent.0, &name, &request)).await {
                 Ok(answer) => {
                     let ttl = entry_ttl(answer.node.as_ref(), answer.fresh_for);
@@ -344,7 +346,9 @@ impl Filesystem for Adapter {
     ) {
         let (fs, request) = (Arc::clone(&self.fs), self.request());
         let span = trace_span!("readdir", handle = fh.0, offset);
+        let under_way = self.fs.under_way(ino.0);
         self.run(span, async move {
+            let _until_answered = under_way;
             let mut next = offset;
             let mut full = false;
             for dot in [".", ".."].iter().skip(skipped(offset, 0)) {
@@ -378,7 +382,9 @@ impl Filesystem for Adapter {
     ) {
         let (fs, request) = (Arc::clone(&self.fs), self.request());
         let span = trace_span!("readdir", handle = fh.0, offset);
+        let under_way = self.fs.under_way(ino.0);
         self.run(span, async move {
+            let _until_answered = under_way;
             let mut next = offset;
             let mut full = false;
             // The kernel takes no reference to the dots, and looks at no more than their number.

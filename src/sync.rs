@@ -12,7 +12,7 @@ use {shuttle::sync as blocking, shuttle_tokio as tasks};
 use {std::sync as blocking, tokio as tasks};
 
 pub(crate) use blocking::atomic::{AtomicBool, AtomicU64, Ordering};
-pub(crate) use blocking::{Arc, Mutex, MutexGuard, Weak};
+pub(crate) use blocking::{Arc, Condvar, Mutex, MutexGuard, Weak};
 pub(crate) use tasks::spawn;
 pub(crate) use tasks::sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 pub(crate) use tasks::task::{AbortHandle, JoinSet};

@@ -4,13 +4,13 @@
 //! Futures of operations that memory can answer are ready at their first poll.
 
 mod along;
+mod changes;
 mod directory;
 mod failed;
 mod handles;
 mod pages;
 mod siblings;
 
-use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime};
 
 use along::Along;
@@ -20,6 +20,7 @@ use handles::Handles;
 use pages::KernelPages;
 use siblings::{Ahead, Room, Siblings};
 
+pub use changes::{Changes, UnderWay};
 pub use pages::Pages;
 
 use crate::cache::Slice;
@@ -76,9 +77,6 @@ pub struct Ownership {
     pub mounted: SystemTime,
 }
 
-/// Called with a directory's inode number and a name in it, when the object there was replaced.
-type OnChange = Box<dyn Fn(NonZeroU64, String) + Send + Sync>;
-
 /// One mounted bucket.
 pub struct Fs {
     namespace: Arc<Namespace>,
@@ -90,7 +88,7 @@ pub struct Fs {
     kernel_pages: KernelPages,
     failed: FailedLookups,
     along: Along,
-    on_change: std::sync::OnceLock<OnChange>,
+    changes: Arc<Changes>,
 }
 
 impl std::fmt::Debug for Fs {
@@ -112,14 +110,19 @@ impl Fs {
             kernel_pages: KernelPages::default(),
             failed: FailedLookups::default(),
             along: Along::default(),
-            on_change: std::sync::OnceLock::new(),
+            changes: Arc::default(),
         }
     }
 
-    /// Sets, once, who is told of names whose object was replaced. It must not block.
-    pub fn set_on_change(&self, on_change: impl Fn(NonZeroU64, String) + Send + Sync + 'static) {
-        // A second call would be a mistake of the mount code, and changes nothing.
-        let _ = self.on_change.set(Box::new(on_change));
+    /// The names that the kernel is to forget.
+    pub fn changes(&self) -> Arc<Changes> {
+        Arc::clone(&self.changes)
+    }
+
+    /// Notes that the kernel waits for a lookup or a listing in the directory `inode`, until the answer
+    /// is dropped.
+    pub fn under_way(&self, inode: u64) -> UnderWay {
+        self.changes.under_way(inode)
     }
 
     /// Uid, gid, modes and time of all inodes.
@@ -255,11 +258,10 @@ impl Fs {
             let ObjectVersion { key, meta, .. } = file.object();
             self.siblings.read_through(key, meta.size);
         }
-        if let Err(s3::Error::Changed | s3::Error::NotFound) = &read {
-            let gone = self.namespace.forget_version(file.object());
-            if let (Some((parent, name)), Some(tell)) = (gone, self.on_change.get()) {
-                tell(parent, name);
-            }
+        if let Err(s3::Error::Changed | s3::Error::NotFound) = &read
+            && let Some((parent, name)) = self.namespace.forget_version(file.object())
+        {
+            self.changes.add(parent, name);
         }
         read.map_err(|error| match error {
             // It was there when it was opened.
@@ -325,12 +327,15 @@ impl Fs {
         }))
     }
 
-    /// Forgets all that is known of names. Returns the names of files that the kernel may still know, each
-    /// with the inode number of its directory.
-    pub fn forget_names(&self) -> Vec<(NonZeroU64, String)> {
+    /// Forgets all that is known of names, here and in the kernel. Returns how many names of files the
+    /// kernel has.
+    pub fn forget_names(&self) -> usize {
         self.kernel_pages.forget_all();
         self.failed.forget();
-        self.namespace.forget_all()
+        let names = self.namespace.forget_all();
+        let count = names.len();
+        self.changes.replace(names);
+        count
     }
 
     /// Bytes that the names take which the kernel remembers, about: now, and at most since

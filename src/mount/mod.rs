@@ -17,7 +17,6 @@ mod trial;
 use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
-use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{INodeNo, Notifier};
@@ -41,7 +40,7 @@ use crate::network::Network;
 use crate::process::Signals;
 use crate::reader::Reader;
 use crate::s3::{self, S3};
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::Arc;
 
 /// How long a mount tries to get its first credentials: together with the first answer of the bucket
 /// less than the 30 s within which it says that it cannot.
@@ -202,7 +201,7 @@ fn mount(
     let signals = signals.map_err(Error::Start)?;
     let session = session::start(config, mountpoint, &fs, runtime)?;
     mountpoint.note_mounted();
-    let changes = tell_of_changes(&fs, session.notifier()).map_err(Error::Start)?;
+    tell_of_changes(&fs, session.notifier()).map_err(Error::Start)?;
     let gone = session::run(session).map_err(Error::Start)?;
     mountpoint.raise_read_ahead();
     let greeting = format!(
@@ -219,7 +218,7 @@ fn mount(
     let pid = std::process::id();
     let _ = sd_notify::notify(&[NotifyState::MainPid(pid), NotifyState::Ready]);
     runtime.spawn(give_back::memory_of_names(Arc::downgrade(&fs)));
-    let served = runtime.block_on(serve(mountpoint, &fs, &changes, signals, gone));
+    let served = runtime.block_on(serve(mountpoint, &fs, signals, gone));
     let (right, wrong) = s3.compared().counts();
     tracing::info!(right, wrong, "objects compared with their checksums");
     served?;
@@ -324,52 +323,25 @@ fn warn(launcher: &dyn Launcher, text: &str) {
     launcher.notice(text);
 }
 
-/// Tells the kernel of names whose object was replaced. Its lock on the directory may be held for as
-/// long as a lookup takes, so this has a thread of its own.
-fn tell_of_changes(fs: &Arc<Fs>, notifier: Notifier) -> io::Result<Changes> {
-    /// What does not fit is found out when the kernel's entry times out.
-    const QUEUE: usize = 1024;
-    let (sender, receiver) = mpsc::sync_channel::<(u64, String)>(QUEUE);
-    std::thread::Builder::new()
-        .name("s3credmount-inval".to_owned())
-        .spawn(move || {
-            for (parent, name) in receiver {
-                let told = notifier.inval_entry(INodeNo(parent), OsStr::new(&name));
-                tracing::debug!(name, ?told, "the kernel forgets a name");
-            }
-        })?;
-    let changes = sender.clone();
-    fs.set_on_change(move |parent, name| {
-        let _ = sender.try_send((parent.get(), name));
-    });
-    Ok(changes)
+/// Tells the kernel of names that it is to forget. Its lock on the directory may be held by a lookup
+/// that has just begun, so this has a thread of its own.
+fn tell_of_changes(fs: &Fs, notifier: Notifier) -> io::Result<()> {
+    let changes = fs.changes();
+    let tell = move || {
+        loop {
+            let (parent, name) = changes.next();
+            let told = notifier.inval_entry(INodeNo(parent.get()), OsStr::new(&name));
+            tracing::debug!(name, ?told, "the kernel forgets a name");
+        }
+    };
+    let thread = std::thread::Builder::new().name("s3credmount-inval".to_owned());
+    thread.spawn(tell).map(drop)
 }
 
-/// Names that the kernel is to forget, each with the inode number of its directory.
-type Changes = mpsc::SyncSender<(u64, String)>;
-
-/// Forgets all names, here and in the kernel, so that whatever is used next is asked for.
-fn forget_names(fs: &Fs, changes: &Changes) {
-    let names = fs.forget_names();
-    tracing::info!(
-        known_to_the_kernel = names.len(),
-        "SIGHUP: names are forgotten"
-    );
-    let changes = changes.clone();
-    /// A later round has all that is left of an earlier one.
-    static ROUNDS: AtomicU64 = AtomicU64::new(0);
-    let round = ROUNDS.fetch_add(1, Ordering::Relaxed) + 1;
-    // The queue is short, and the kernel takes its time.
-    tokio::task::spawn_blocking(move || {
-        for (parent, name) in names {
-            if ROUNDS.load(Ordering::Relaxed) != round {
-                return;
-            }
-            if changes.send((parent.get(), name)).is_err() {
-                return;
-            }
-        }
-    });
+/// Forgets all names, so that whatever is used next is asked for.
+fn forget_names(fs: &Fs) {
+    let known_to_the_kernel = fs.forget_names();
+    tracing::info!(known_to_the_kernel, "SIGHUP: names are forgotten");
 }
 
 fn unmount(mountpoint: &Mountpoint) -> Result<(), Error> {
@@ -387,7 +359,6 @@ fn unmount(mountpoint: &Mountpoint) -> Result<(), Error> {
 async fn serve(
     mountpoint: &Mountpoint,
     fs: &Fs,
-    changes: &Changes,
     mut signals: Signals,
     mut gone: oneshot::Receiver<io::Result<()>>,
 ) -> Result<(), Error> {
@@ -401,7 +372,7 @@ async fn serve(
                 return Ok(());
             }
             name = signals.any() => match name {
-                "SIGHUP" => forget_names(fs, changes),
+                "SIGHUP" => forget_names(fs),
                 name => break name,
             },
         }

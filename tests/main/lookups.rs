@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use mock_earthdata::{Content, Counters, Fault, FaultRule, Op, World};
 
-use crate::support::{Mount, computed, world_with};
+use crate::promises::eventually;
+use crate::support::{BUCKET, Mount, computed, world_with};
 
 /// `count` synthetic objects, slow enough that requests which do not wait for one another overlap.
 fn slow_world(keys: impl Iterator<Item = String>, size: u64) -> World {
@@ -248,4 +249,37 @@ fn what_gets_no_answer_is_asked_for_once_whether_it_was_known_or_not() {
     let known = asked("d/00000001.bin");
     // One may have been sent once more.
     assert!(known < 2 * not_known, "{known}, {not_known}");
+}
+
+/// The kernel forgets a name under its directory's lock, which a slow lookup holds.
+#[test]
+fn a_slow_lookup_holds_up_nobody_where_an_object_was_replaced() {
+    let size = 20 << 20;
+    let world = slow_world(numbered("d", 200), size);
+    let args = ["--metadata-ttl", "inf", "--operation-timeout", "600"];
+    let mount = Mount::with_args(&world, &args);
+    let replaced = "d/00000005.bin";
+    let old = std::fs::File::open(mount.path(replaced)).expect("open");
+    world.put(BUCKET, replaced, "new");
+    let silent = FaultRule::on(Op::List).key("d/slow*");
+    world.script(silent.fault(Fault::StallBefore(None)));
+    let mut slow = Command::new("stat")
+        .arg(mount.path("d/slow.bin"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("stat runs");
+    eventually("it waits", || world.rule_counts()[0].matched > 0);
+    let stale = old.read_at(&mut [0; 10], 0).expect_err("replaced");
+    assert_eq!(stale.raw_os_error(), Some(libc::ESTALE));
+    for i in 100..150 {
+        assert!(stat(&mount, &format!("d/{i:08}.bin")));
+    }
+    assert_eq!(mount.names("d").len(), 200);
+    assert!(slow.try_wait().expect("a child").is_none(), "it was slow");
+    world.clear_faults();
+    slow.wait().expect("stat ends");
+    eventually("the new version", || {
+        std::fs::read(mount.path(replaced)).is_ok_and(|read| read == b"new")
+    });
 }

@@ -58,7 +58,7 @@ pub(super) fn stat_errno(mount: &Mount, name: impl AsRef<Path>) -> Option<i32> {
 }
 
 /// Polls until `seen`.
-pub(super) fn eventually(what: &str, mut seen: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut seen: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !seen() {
         assert!(begin.elapsed() < PATIENCE, "never: {what}");
