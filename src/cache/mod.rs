@@ -180,13 +180,16 @@ impl Cache {
             let whole = reservation.as_mut().expect("reserved for what is missing");
             whole.split(bytes)
         };
-        let pinned = parts(object, range).map(|part| {
-            if let Some(block) = blocks.get(&id(part.index)) {
+        // All of them, before any is evicted for the addresses of another.
+        let there = parts(object, range).map(|part| blocks.get(&id(part.index)).cloned());
+        let there: Vec<_> = there.collect();
+        let pinned = parts(object, range).zip(there).map(|(part, block)| {
+            if let Some(block) = block {
                 let lacks = block.lacks(part.within);
                 if lacks > 0 {
                     block.hold(part.within, reserved(lacks));
                 }
-                return Arc::clone(block);
+                return block;
             }
             let memory = self.memory(blocks, part);
             let block = Block::new(memory, part.held(), reserved(part.needs()));
@@ -213,7 +216,7 @@ impl Cache {
             assert!(to_look_at > 0, "no addresses left for blocks");
             to_look_at -= 1;
             if let Some((id, block)) = blocks.pop_lru()
-                && (Arc::strong_count(&block) > 1 || !block.evict())
+                && (block.len() < BLOCK || Arc::strong_count(&block) > 1 || !block.evict())
             {
                 blocks.put(id, block);
             }

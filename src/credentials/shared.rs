@@ -9,12 +9,13 @@
 
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::clock::Clock;
 use super::manager::{Fetch, Sharing, Source};
 use super::store::{Entry, Lock, Mark, Record, SharedGrant};
-use crate::earthdata::{Endpoint, Error, Grant, Login};
+use crate::earthdata::{Endpoint, Error, Grant, Login, Refusal};
 use crate::sync::{Arc, AtomicBool, Ordering};
 
 /// How long to wait for another process that fetches. A login with all its redirects takes a few
@@ -94,7 +95,10 @@ impl SharedEndpoint {
     /// The files for `login` in the first directory that can be used.
     async fn entries(&self, login: Option<&Login>) -> Option<Entries> {
         let identity = self.endpoint.identity(login);
+        // A netrc that is saved again may be tried again.
+        let changed = login.and_then(Login::changed);
         let login = self.endpoint.login_identity(login);
+        let login = format!("{changed:?}\n{}", login.expose_secret()).into();
         let directories = self.sharing.directories.clone();
         let open = move || {
             let mut why = Vec::new();
@@ -146,14 +150,19 @@ impl SharedEndpoint {
         login: Option<&Login>,
         replaces: Option<&str>,
     ) -> Result<SharedGrant, Error> {
+        let held = others.clone();
         // Better than nothing: credentials of another process, though due for renewal.
         let others = others.filter(|_| !self.sharing.always_fetch);
         let others = |error| {
             let living = others.filter(|shared| shared.is_living(replaces, self.clock.now()));
             living.ok_or(error)
         };
-        let marks = entries.marks.clone();
-        let mark = on_disk(move || marks.read().refused).await.flatten();
+        let both = entries.clone();
+        let read = move || {
+            let wrong = both.marks.read().refused;
+            wrong.or_else(|| both.grants.read().refused)
+        };
+        let mark = on_disk(read).await.flatten();
         let was_marked = self.was_marked.swap(mark.is_some(), Ordering::Relaxed);
         if let (Some(login), Some(mark)) = (login, &mark)
             && let Some(refusal) = mark.holds(login.changed(), self.clock.now())
@@ -170,9 +179,6 @@ impl SharedEndpoint {
         match self.endpoint.fetch_as(login).await {
             Ok(grant) => {
                 let shared = SharedGrant::of(&grant, self.clock.now());
-                if mark.is_some() {
-                    tell(&entries.marks, Record::default()).await;
-                }
                 let news = Record {
                     grant: Some(shared.clone()),
                     refused: None,
@@ -183,11 +189,13 @@ impl SharedEndpoint {
             Err(error) => {
                 if let Some(refusal) = error.refusal() {
                     let changed = login.and_then(Login::changed);
-                    let news = Record {
-                        grant: None,
-                        refused: Some(Mark::new(refusal, changed, self.clock.now())),
+                    let refused = Some(Mark::new(refusal, changed, self.clock.now()));
+                    let (entry, grant) = match refusal {
+                        Refusal::WrongPassword => (&entries.marks, None),
+                        // Perhaps for this endpoint's application only.
+                        Refusal::Locked => (&entries.grants, held),
                     };
-                    let is_told = tell(&entries.marks, news).await;
+                    let is_told = tell(entry, Record { grant, refused }).await;
                     self.was_marked.store(is_told, Ordering::Relaxed);
                 }
                 others(error)

@@ -1,6 +1,8 @@
 //! The session with the kernel: its options, and its end.
 
 use std::io;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
 
 use fuser::{MountOption, Session, SessionACL};
 use tokio::runtime::Runtime;
@@ -47,19 +49,23 @@ pub(super) fn start(
 
 /// Runs `session`; how it ends.
 pub(super) fn run(session: Session<Adapter>) -> io::Result<oneshot::Receiver<io::Result<()>>> {
+    type Threads = JoinHandle<io::Result<()>>;
     let mut session = session.spawn()?;
-    let nothing = std::thread::spawn(|| Ok(()));
-    let threads = std::mem::replace(&mut session.guard, nothing);
+    let (give, take) = mpsc::channel::<Threads>();
+    let (sender, gone) = oneshot::channel();
+    let waits = std::thread::Builder::new().name("s3credmount-fuse".to_owned());
+    let waits = waits.spawn(move || {
+        let ended = take.recv().map(JoinHandle::join);
+        let panicked = |_| Err(io::Error::other("a panic"));
+        if let Ok(ended) = ended {
+            // The receiver is gone only when the process is about to end.
+            let _ = sender.send(ended.unwrap_or_else(panicked));
+        }
+        Ok(())
+    })?;
+    let threads = std::mem::replace(&mut session.guard, waits);
     // When it is dropped, fuser unmounts the path, whatever is mounted there by then.
     std::mem::forget(session);
-    let (sender, gone) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("s3credmount-fuse".to_owned())
-        .spawn(move || {
-            let ended = threads.join();
-            let result = ended.unwrap_or_else(|_| Err(io::Error::other("a panic")));
-            // The receiver is gone only when the process is about to end.
-            let _ = sender.send(result);
-        })?;
+    let _ = give.send(threads);
     Ok(gone)
 }

@@ -48,7 +48,7 @@ impl Reader {
                     }
                 }
                 // Who waited for them has waited long enough.
-                Ok(Err(error @ Error::TimedOut)) => return fill.fail(&error),
+                Ok(Err(error @ (Error::TimedOut | Error::Late(_)))) => return fill.fail(&error),
                 _ => {}
             }
             drop((fill, pinned));

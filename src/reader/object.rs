@@ -314,19 +314,17 @@ impl OpenObject {
         let reader = self.reader();
         let room = reader.cache.limit() / WHOLE_ROOM.1 * WHOLE_ROOM.0;
         let room = room.saturating_sub(reader.whole.load(Ordering::Relaxed));
-        {
-            let mut access = self.access();
-            let Access { width, visit, .. } = &mut *access;
-            let guess = || visit.as_ref().is_none_or(places::Visit::may_come_whole);
-            if !width.waited(read, wait, (size, room), guess) {
-                return;
-            }
-            reader.whole.fetch_add(size, Ordering::Relaxed);
-            (access.whole, access.counted_whole) = (size, size);
+        let mut access = self.access();
+        let Access { width, visit, .. } = &mut *access;
+        let guess = || visit.as_ref().is_none_or(places::Visit::may_come_whole);
+        if !width.waited(read, wait, (size, room), guess) {
+            return;
         }
-        let (reader, object) = (Arc::clone(reader), Arc::clone(&self.shared.object));
-        let all = whole::fetch(reader, object, Arc::clone(&self.shared.at));
-        self.access().fetch_all = Some(self.reader().begin(all));
+        reader.whole.fetch_add(size, Ordering::Relaxed);
+        (access.whole, access.counted_whole) = (size, size);
+        let object = Arc::clone(&self.shared.object);
+        let all = whole::fetch(Arc::clone(reader), object, Arc::clone(&self.shared.at));
+        access.fetch_all = Some(reader.begin(all));
     }
 
     /// Does what the plan has for what lies ahead of the read and behind it.
@@ -427,17 +425,12 @@ impl Shared {
             self.reader.count_streams(access.counted_streams, streams);
             access.counted_streams = streams;
         }
-        if access.learnt.cursors.are_idle(now) {
+        let mut fetch_all = access.fetch_all.iter();
+        if access.learnt.cursors.are_idle(now) && fetch_all.all(AbortHandle::is_finished) {
             let whole = std::mem::take(&mut access.counted_whole);
             self.reader.whole.fetch_sub(whole, Ordering::Relaxed);
-            if access
-                .fetch_all
-                .as_ref()
-                .is_none_or(AbortHandle::is_finished)
-            {
-                // Others may push it out, and then it may come once more.
-                access.width.forget_whole();
-            }
+            // Others may push it out, and then it may come once more.
+            access.width.forget_whole();
         }
     }
 }

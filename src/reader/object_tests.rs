@@ -87,6 +87,13 @@ async fn what_was_fetched_whole_makes_room_when_nobody_reads_it() {
     assert_eq!(wait(&one), 40 * MIB);
     assert_eq!(wait(&other), 0, "no room for both");
     tokio::time::advance(2 * RECOUNT).await;
+    assert_eq!(wait(&other), 0, "it is still coming");
+    let fetch_all = one.access().fetch_all.clone().expect("begun");
+    fetch_all.abort();
+    while !fetch_all.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::advance(2 * RECOUNT).await;
     assert_eq!(wait(&other), 40 * MIB);
     drop((one, other));
     assert_eq!(reader.whole.load(Ordering::Relaxed), 0);
