@@ -20,6 +20,7 @@ mod reopened;
 mod rows;
 mod runs;
 mod scan;
+mod shared;
 mod strides;
 mod whole;
 
@@ -71,7 +72,7 @@ pub struct Reader {
     places: places::Places,
     reopened: reopened::Reopened,
     /// The objects that are open, by the number of the version, and how many handles each has.
-    open: Mutex<HashMap<NonZeroU64, (Arc<object::Shared>, usize)>>,
+    open: Mutex<HashMap<NonZeroU64, (Arc<shared::Shared>, usize)>>,
 }
 
 impl Reader {

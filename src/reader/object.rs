@@ -7,16 +7,14 @@ use tokio::time::Instant;
 use super::credit::Guess;
 use super::cursor::Plan;
 use super::cursors;
-use super::random::{self, Width};
-use super::reopened::Learnt;
+use super::random;
+use super::shared::{Access, Shared, Waiting};
 use super::{Reader, cached, fetch, forward, halves, head, parts, places, whole};
 use crate::cache::{BLOCK, Fill, Pinned, Slice, Status};
 use crate::request::Request;
 use crate::s3::{ByteRange, Error, ObjectVersion};
 use crate::sync::{AbortHandle, Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 
-/// How often it is looked who still reads.
-const RECOUNT: Duration = Duration::from_secs(1);
 /// The part of the memory that objects may take by being fetched whole, all that are open together.
 const WHOLE_ROOM: (u64, u64) = (7, 8);
 
@@ -31,58 +29,7 @@ pub struct OpenObject {
     is_through: AtomicBool,
 }
 
-/// What the handles of one version share: the kernel's page cache is one for all of them, so what it asks
-/// for on each handle makes sense only together.
-#[derive(Debug)]
-pub(super) struct Shared {
-    reader: Arc<Reader>,
-    object: Arc<ObjectVersion>,
-    head: head::Head,
-    /// That a small one is read further than its first read.
-    rest: Guess,
-    /// Bytes that its readers fetched.
-    fetched: AtomicU64,
-    /// Where a random read waited last.
-    at: Arc<AtomicU64>,
-    access: Mutex<Access>,
-}
-
-/// What all readers do, and what is fetched because of that.
-#[derive(Debug, Default)]
-struct Access {
-    learnt: Learnt,
-    width: Width,
-    /// From the first read on.
-    visit: Option<places::Visit>,
-    /// Reads that wait for S3.
-    waiting: u32,
-    counted_streams: u64,
-    /// Bytes, if it was fetched whole.
-    whole: u64,
-    /// The same, while it is read.
-    counted_whole: u64,
-    /// The fetch of all of it.
-    fetch_all: Option<AbortHandle>,
-}
-
 impl Reader {
-    /// Looks now and then who of those that have an object open still reads.
-    fn recount(&self, now: Instant) {
-        let mut recounted = lock(&self.recounted);
-        if recounted.is_some_and(|at| now < at + RECOUNT) {
-            return;
-        }
-        *recounted = Some(now);
-        drop(recounted);
-        let open: Vec<_> = lock(&self.open)
-            .values()
-            .map(|(it, _)| Arc::clone(it))
-            .collect();
-        for shared in open {
-            shared.recount(now);
-        }
-    }
-
     /// Opens a version; sends nothing.
     pub fn open(self: &Arc<Self>, object: Arc<ObjectVersion>) -> OpenObject {
         let mut open = lock(&self.open);
@@ -391,78 +338,6 @@ impl Drop for OpenObject {
                 self.shared.close();
             }
         }
-    }
-}
-
-impl Shared {
-    /// A closed file stops fetching, except for who opens it again and again and goes on.
-    fn close(&self) {
-        let mut access = std::mem::take(&mut *lock(&self.access));
-        if let Some(visit) = access.visit {
-            let fetched = self.fetched.load(Ordering::Relaxed) + access.whole;
-            visit.end(fetched > self.object.meta.size / 4 * 3, access.width.pays());
-        }
-        if let Some(fetch_all) = access.fetch_all {
-            fetch_all.abort();
-        }
-        access.learnt.close();
-        self.reader
-            .reopened
-            .keep(&self.object, access.learnt, Instant::now());
-        self.reader.count_streams(access.counted_streams, 0);
-        let whole = access.counted_whole;
-        self.reader.whole.fetch_sub(whole, Ordering::Relaxed);
-    }
-
-    /// Gives back what it has of the memory that all objects share, as far as nobody reads it by now.
-    fn recount(&self, now: Instant) {
-        let mut access = lock(&self.access);
-        if access.waiting > 0 {
-            return;
-        }
-        let streams = access.learnt.cursors.streams(now);
-        if streams < access.counted_streams {
-            self.reader.count_streams(access.counted_streams, streams);
-            access.counted_streams = streams;
-        }
-        let mut fetch_all = access.fetch_all.iter();
-        if access.learnt.cursors.are_idle(now) && fetch_all.all(AbortHandle::is_finished) {
-            let whole = std::mem::take(&mut access.counted_whole);
-            self.reader.whole.fetch_sub(whole, Ordering::Relaxed);
-            // Others may push it out, and then it may come once more.
-            access.width.forget_whole();
-        }
-    }
-}
-
-/// A read that waits for S3. Several at once share the time that they wait.
-struct Waiting<'a> {
-    shared: &'a Shared,
-    since: Instant,
-    among: u32,
-}
-
-impl<'a> Waiting<'a> {
-    fn begin(shared: &'a Shared, wanted: ByteRange) -> Self {
-        let mut access = lock(&shared.access);
-        access.learnt.cursors.starved(wanted);
-        access.waiting += 1;
-        Self {
-            shared,
-            since: Instant::now(),
-            among: access.waiting,
-        }
-    }
-
-    /// The part of the time that this read waited.
-    fn end(self) -> Duration {
-        self.since.elapsed() / self.among
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        lock(&self.shared.access).waiting -= 1;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use super::super::shared::RECOUNT;
 use super::*;
 use crate::network::Network;
 use crate::s3::{ETag, ObjectMeta, S3, Settings, Storage};
