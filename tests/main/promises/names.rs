@@ -182,10 +182,19 @@ fn components_that_no_path_can_say_are_left_out_and_harm_nobody() {
 #[test]
 fn names_that_no_key_has() {
     promised(
-        "A name that is not UTF-8 does not exist (ENOENT), and one of more than 255 bytes is too \
-         long (ENAMETOOLONG).",
+        "A name that is not UTF-8 does not exist (ENOENT), nor does a key of more than 1,024 bytes, which \
+         S3 cannot have; a name of more than 255 bytes is too long (ENAMETOOLONG).",
     );
-    let world = keys(&["a"]);
+    let directories = [
+        "n".repeat(250),
+        "n".repeat(250),
+        "n".repeat(250),
+        "n".repeat(250),
+    ]
+    .join("/");
+    let longest = format!("{directories}/{}", "n".repeat(20));
+    assert_eq!(longest.len(), 1024);
+    let world = keys(&["a", &longest]);
     let mount = Mount::new(&world);
     let bytes = OsStr::from_bytes(b"\xff\xfe");
     assert_eq!(stat_errno(&mount, bytes), Some(libc::ENOENT));
@@ -198,6 +207,13 @@ fn names_that_no_key_has() {
         stat_errno(&mount, "é".repeat(128)),
         Some(libc::ENAMETOOLONG)
     );
+    assert_eq!(mount.read(&longest), longest.as_bytes());
+    world.reset_counters();
+    assert_eq!(
+        stat_errno(&mount, format!("{longest}n")),
+        Some(libc::ENOENT)
+    );
+    assert_eq!(world.counters().list, 0, "not asked for");
     assert_eq!(stat_errno(&mount, "a/b"), Some(libc::ENOTDIR));
     assert_eq!(stat_errno(&mount, "b/c"), Some(libc::ENOENT));
     assert_eq!(errno(fs::read(mount.root())), Some(libc::EISDIR));
