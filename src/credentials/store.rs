@@ -1,8 +1,9 @@
 //! The files in which the processes of a user on one host share credentials.
 //!
-//! One file for each endpoint, login host and login, and a lock beside it. The name is an HMAC of the
-//! three (and of the boot, since times are of the boot clock) with a random key that lies in the same
-//! directory: it tells nothing of the login, and a changed password leads to another file.
+//! One file for each endpoint, login host and login, with a lock beside it, and one for each login host and login, for
+//! the mark of a wrong password. The name is an HMAC of these (and of the boot, since times are of the boot clock) with
+//! a random key that lies in the same directory: it tells nothing of the login, and a changed password leads to another
+//! file.
 //!
 //! Files are replaced in one step, so that they can be read without the lock. Whatever is not owned by
 //! this user, or can be read or written by others, is neither believed nor used; what cannot be kept
@@ -53,7 +54,7 @@ fn at(path: &Path) -> impl Fn(io::Error) -> StoreError + '_ {
     }
 }
 
-/// What the processes of a host know of one login at one endpoint.
+/// What the processes of a host know of one login, at one endpoint or at all.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) grant: Option<SharedGrant>,

@@ -7,6 +7,7 @@ use mock_earthdata::{
     Answer, Content, DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_USER, REVOKED_TOKEN, User, World,
 };
 
+use crate::promises::eventually;
 use crate::support::{BUCKET, Mount, PATIENCE, bare_program, program_at, world, world_with};
 
 /// A login to try.
@@ -247,11 +248,7 @@ fn a_token_that_is_refused_by_a_403_is_replaced_by_password() {
     world.reset_counters();
     let body = r#"{"status_code": 403, "error": "invalid_token"}"#;
     world.set_answer(Answer::Status(403, body.to_owned()));
-    let begin = Instant::now();
-    while world.counters().token_requests == 0 {
-        assert!(begin.elapsed() < PATIENCE, "{}", mount.log());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    eventually("another token", || world.counters().token_requests > 0);
     world.set_answer(Answer::Normal);
     until_renewed(&world, 1, &mount);
     assert_eq!(mount.read("file"), b"content");

@@ -9,9 +9,8 @@ use mock_earthdata::{Answer, Content, DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_U
 use tempfile::TempDir;
 
 use crate::failing::{mountpoint, refusal, says, small_world, with_password};
-use crate::support::{
-    self, BUCKET, Mount, PATIENCE, is_mount_point, program, program_at, world_with,
-};
+use crate::promises::eventually;
+use crate::support::{self, BUCKET, Mount, is_mount_point, program, program_at, world_with};
 
 /// A directory that is not there yet, in one that is removed in the end.
 fn cache() -> (TempDir, PathBuf) {
@@ -181,11 +180,9 @@ fn a_mark_that_is_removed_lets_the_running_process_try_again() {
         "eyJ0eXAiOiJKV1QifQ.eyJ1aWQiOiJ1In0.dGhpcmQ",
     )]);
     std::fs::remove_file(&mark).expect("it is there");
-    let begin = Instant::now();
-    while mount.path("file").metadata().is_err() {
-        assert!(begin.elapsed() < PATIENCE, "{}", mount.log());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    eventually("the right password", || {
+        mount.path("file").metadata().is_ok()
+    });
     assert_eq!(world.counters().wrong_passwords, 1);
     assert!(!mark.exists());
 }
@@ -278,11 +275,7 @@ fn a_holder_of_the_lock_that_is_gone_or_stopped_holds_up_nobody_for_long() {
         holder.args(["--foreground", BUCKET]).arg(mountpoint.path());
         holder.stderr(std::process::Stdio::null());
         let mut holder = holder.spawn().expect("it starts");
-        let begin = Instant::now();
-        while world.counters().credentials_requests == 0 {
-            assert!(begin.elapsed() < PATIENCE, "it asks nothing");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        eventually("it asks", || world.counters().credentials_requests > 0);
         let send = |signal| {
             let pid = i32::try_from(holder.id()).expect("a pid");
             // SAFETY: `kill` takes no pointers, and the child has not been waited for.
