@@ -4,19 +4,17 @@ use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use secrecy::SecretString;
 use tokio::time::Instant;
 
 use super::clock::{BootClock, Clock};
-use super::schedule;
+use super::renewal::renew;
 use super::shared::SharedEndpoint;
 use crate::earthdata::{self, Endpoint, Grant};
 use crate::network::Network;
-use crate::sync::{
-    AbortHandle, Arc, AtomicU64, Notify, Ordering, spawn, timeout, timeout_at, watch,
-};
+use crate::sync::{AbortHandle, Arc, AtomicU64, Notify, Ordering, spawn, timeout, watch};
 
 /// New credentials on their way.
 pub type Fetch<'a> = Pin<Box<dyn Future<Output = Result<Grant, earthdata::Error>> + Send + 'a>>;
@@ -50,11 +48,11 @@ pub struct Credentials {
     /// The session token.
     pub session_token: SecretString,
     /// When they end, on the manager's clock.
-    expires: Duration,
+    pub(super) expires: Duration,
     /// How long before that they are no longer used.
-    margin: Duration,
+    pub(super) margin: Duration,
     /// See [`Grant::clock_ahead`].
-    clock_ahead: i64,
+    pub(super) clock_ahead: i64,
 }
 
 /// Clocks that differ by less are no trouble.
@@ -152,23 +150,32 @@ impl fmt::Display for Cause {
 }
 
 #[derive(Clone, Debug, Default)]
-struct State {
-    credentials: Option<Arc<Credentials>>,
+pub(super) struct State {
+    pub(super) credentials: Option<Arc<Credentials>>,
     /// The failure since the last success.
-    failure: Option<earthdata::Error>,
+    pub(super) failure: Option<earthdata::Error>,
     /// A generation that S3 does not accept any more.
-    rejected: Option<String>,
+    pub(super) rejected: Option<String>,
 }
 
-struct Shared {
-    source: Box<dyn Source>,
-    clock: Box<dyn Clock>,
-    policy: Policy,
-    state: watch::Sender<State>,
+impl State {
+    /// Whether S3 does not accept what is held.
+    pub(super) fn is_rejected(&self) -> bool {
+        let held = self.credentials.as_ref();
+        held.is_some_and(|held| self.rejected.as_deref() == Some(&*held.access_key_id))
+    }
+}
+
+/// What the manager has in common with the task that renews.
+pub(super) struct Shared {
+    pub(super) source: Box<dyn Source>,
+    pub(super) clock: Box<dyn Clock>,
+    pub(super) policy: Policy,
+    pub(super) state: watch::Sender<State>,
     /// How many callers wait for valid credentials.
-    waiting: AtomicU64,
+    pub(super) waiting: AtomicU64,
     /// Wakes the task: somebody began to wait, or a generation was invalidated.
-    wake: Notify,
+    pub(super) wake: Notify,
 }
 
 /// Holds credentials and keeps them fresh; the task that does so ends with the last clone.
@@ -232,13 +239,27 @@ impl Manager {
         if let Some(valid) = self.valid() {
             return Ok(valid);
         }
-        let wait = self.shared.policy.wait;
+        self.wait(self.shared.policy.wait, |_| false).await
+    }
+
+    /// Valid credentials, waited for up to `patience`, or until a failure `ends` the wait.
+    async fn wait(
+        &self,
+        patience: Duration,
+        ends: impl Fn(&earthdata::Error) -> bool,
+    ) -> Result<Arc<Credentials>, Error> {
+        let begin = Instant::now();
         let _waiting = Waiting::begin(&self.shared);
+        let mut states = self.shared.state.subscribe();
         let arrival = async {
-            let mut states = self.shared.state.subscribe();
             loop {
+                // First: what comes from here on is a change that is waited for.
+                let failure = states.borrow_and_update().failure.clone();
                 if let Some(valid) = self.valid() {
-                    return valid;
+                    return Ok(valid);
+                }
+                if let Some(failure) = failure.filter(&ends) {
+                    return Err(failure);
                 }
                 if states.changed().await.is_err() {
                     // The sender lives in `self.shared`, which this borrows.
@@ -246,12 +267,17 @@ impl Manager {
                 }
             }
         };
-        timeout(wait, arrival).await.map_err(|_| Error {
-            waited: wait,
-            cause: match &self.shared.state.borrow().failure {
+        let cause = match timeout(patience, arrival).await {
+            Ok(Ok(valid)) => return Ok(valid),
+            Ok(Err(failure)) => Cause::Failed(failure),
+            Err(_) => match &self.shared.state.borrow().failure {
                 Some(failure) => Cause::Failed(failure.clone()),
                 None => Cause::Silent(self.shared.source.name().to_owned()),
             },
+        };
+        Err(Error {
+            waited: begin.elapsed(),
+            cause,
         })
     }
 
@@ -260,16 +286,18 @@ impl Manager {
         let state = self.shared.state.borrow();
         let held = state.credentials.as_ref()?;
         let now = self.shared.clock.now();
-        let usable = now + held.margin < held.expires
-            && state.rejected.as_deref() != Some(held.access_key_id.as_str());
+        let usable = now + held.margin < held.expires && !state.is_rejected();
         usable.then(|| Arc::clone(held))
     }
 
-    /// How long the credentials held still live.
-    pub fn remaining(&self) -> Option<Duration> {
-        let state = self.shared.state.borrow();
-        let held = state.credentials.as_ref()?;
-        held.expires.checked_sub(self.shared.clock.now())
+    /// How long `credentials`, which this handed out, still live.
+    pub fn remaining(&self, credentials: &Credentials) -> Duration {
+        credentials.expires.saturating_sub(self.shared.clock.now())
+    }
+
+    /// When `credentials`, which this handed out, end, by the clock of the system.
+    pub fn end(&self, credentials: &Credentials) -> SystemTime {
+        SystemTime::now() + self.remaining(credentials)
     }
 
     /// Says that S3 does not accept credentials of this generation (an access key id) any more. If
@@ -302,36 +330,7 @@ impl Manager {
     /// # Errors
     /// The failure.
     pub async fn first(&self, patience: Duration) -> Result<Arc<Credentials>, Error> {
-        let begin = Instant::now();
-        let _waiting = Waiting::begin(&self.shared);
-        let mut states = self.shared.state.subscribe();
-        let arrival = async {
-            loop {
-                if let Some(valid) = self.valid() {
-                    return Ok(valid);
-                }
-                let failure = states.borrow_and_update().failure.clone();
-                match failure {
-                    Some(failure) if !failure.is_transient() => return Err(failure),
-                    _ => {}
-                }
-                if states.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
-        let cause = match timeout(patience, arrival).await {
-            Ok(Ok(credentials)) => return Ok(credentials),
-            Ok(Err(failure)) => Cause::Failed(failure),
-            Err(_) => match &self.shared.state.borrow().failure {
-                Some(failure) => Cause::Failed(failure.clone()),
-                None => Cause::Silent(self.shared.source.name().to_owned()),
-            },
-        };
-        Err(Error {
-            waited: begin.elapsed(),
-            cause,
-        })
+        self.wait(patience, |failure| !failure.is_transient()).await
     }
 }
 
@@ -350,118 +349,6 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The task that owns refreshing.
-async fn renew(shared: Arc<Shared>) {
-    let mut failures = 0;
-    let mut last_forced: Option<Duration> = None;
-    loop {
-        let held = shared.state.borrow().credentials.clone();
-        let replaces = held.as_ref().map(|held| held.access_key_id.as_str());
-        let fetched = shared.source.fetch(replaces).await;
-        let now = shared.clock.now();
-        match fetched {
-            Ok(grant) => {
-                failures = 0;
-                let refresh_at = now + schedule::refresh_after(grant.remaining, fastrand::f64());
-                publish(&shared, grant, now);
-                sleep_until_due(&shared, refresh_at, &mut last_forced).await;
-            }
-            Err(error) => {
-                failures += 1;
-                match shared.state.borrow().credentials {
-                    Some(_) => tracing::warn!(failures, "cannot renew the credentials: {error}"),
-                    // Whoever starts the manager is told by `first` or `current`.
-                    None => tracing::debug!(failures, "no credentials: {error}"),
-                }
-                shared
-                    .state
-                    .send_modify(|state| state.failure = Some(error));
-                pause(&shared, failures).await;
-            }
-        }
-    }
-}
-
-fn publish(shared: &Shared, grant: Grant, now: Duration) {
-    let held = shared.state.borrow().credentials.clone();
-    let seconds_left = held.map(|held| held.expires.saturating_sub(now).as_secs());
-    tracing::info!(
-        access_key_id = grant.access_key_id,
-        valid_for_seconds = grant.remaining.as_secs(),
-        seconds_left,
-        "{}",
-        match seconds_left {
-            Some(_) => "credentials renewed",
-            None => "credentials obtained",
-        }
-    );
-    let credentials = Credentials {
-        access_key_id: grant.access_key_id,
-        secret_access_key: grant.secret_access_key,
-        session_token: grant.session_token,
-        expires: now + grant.remaining,
-        margin: schedule::margin(grant.remaining),
-        clock_ahead: grant.clock_ahead,
-    };
-    if let Some(warning) = credentials.clock_warning() {
-        tracing::warn!("{warning}");
-    }
-    shared.state.send_modify(|state| {
-        if state.rejected.as_deref() == Some(&credentials.access_key_id) {
-            // Both may be wrong, but only with them can it be tried.
-            tracing::warn!("S3 rejected the credentials, and the endpoint gives the same again");
-            state.rejected = None;
-        }
-        state.credentials = Some(Arc::new(credentials));
-        state.failure = None;
-    });
-}
-
-/// A sleep counts time that the machine was awake, the credentials' clock all time: look at it
-/// this often, so that a resumed machine renews at once.
-const LONGEST_SLEEP: Duration = Duration::from_secs(20);
-
-/// Sleeps until `at`, or until the credentials held are rejected and a forced refresh is allowed.
-async fn sleep_until_due(shared: &Shared, at: Duration, last_forced: &mut Option<Duration>) {
-    loop {
-        let now = shared.clock.now();
-        if now >= at {
-            return;
-        }
-        let mut sleep = (at - now).min(LONGEST_SLEEP);
-        if is_rejected(&shared.state.borrow()) {
-            let pause = shared.policy.forced_refresh_pause;
-            let allowed = last_forced.map_or(now, |last| last + pause);
-            if now >= allowed {
-                *last_forced = Some(now);
-                return;
-            }
-            sleep = sleep.min(allowed - now);
-        }
-        // Woken or not: look again.
-        let _ = timeout(sleep, shared.wake.notified()).await;
-    }
-}
-
-fn is_rejected(state: &State) -> bool {
-    let held = state.credentials.as_ref();
-    held.is_some_and(|held| state.rejected.as_deref() == Some(held.access_key_id.as_str()))
-}
-
-/// The pause after a failure; one that began with nobody waiting becomes short when somebody does.
-async fn pause(shared: &Shared, failures: u32) {
-    let random = fastrand::f64();
-    let begin = Instant::now();
-    loop {
-        let is_waited_for = shared.waiting.load(Ordering::Relaxed) > 0;
-        let waited_for = is_waited_for.then_some(shared.policy.wait);
-        let until = begin + schedule::pause(failures, waited_for, random);
-        if timeout_at(until, shared.wake.notified()).await.is_err() {
-            return;
-        }
     }
 }
 

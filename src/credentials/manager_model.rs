@@ -119,6 +119,18 @@ fn what_is_rejected_is_replaced_once_and_all_hear_of_it() {
     explore(rejections);
 }
 
+/// Who waits for the first ones while they come, where nothing else will happen for an hour.
+async fn first() {
+    let (manager, _) = start(0, 0);
+    let first = manager.first(Policy::default().wait).await;
+    first.expect("nothing fails");
+}
+
+#[test]
+fn the_first_credentials_are_not_missed() {
+    explore(first);
+}
+
 #[derive(Clone, Debug)]
 struct Impatient;
 

@@ -100,6 +100,17 @@ async fn renews_at_three_quarters_and_serves_the_old_until_then() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_end_is_that_of_the_credentials_handed_out() {
+    let (manager, _script) = start(&[]);
+    let first = manager.current().await.expect("credentials");
+    tokio::time::sleep(HOUR.mul_f64(0.8)).await;
+    assert_eq!(id(&manager).await, "ASIA2");
+    let left = HOUR.mul_f64(0.2);
+    assert!(manager.remaining(&first) <= left);
+    assert!(manager.end(&first) <= SystemTime::now() + left);
+}
+
+#[tokio::test(start_paused = true)]
 async fn old_credentials_serve_through_an_outage_until_they_expire() {
     let mut answers = vec![Some(HOUR)];
     answers.extend([None; 200]);

@@ -61,6 +61,7 @@ mod manager;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod parsers;
 mod provider;
+mod renewal;
 mod schedule;
 mod shared;
 mod store;

@@ -32,7 +32,7 @@ pub use trial::try_mount;
 
 use mountpoint::Mountpoint;
 
-use crate::credentials::{self, Manager};
+use crate::credentials::{self, Credentials, Manager};
 use crate::earthdata;
 use crate::fs::{Fs, Ownership};
 use crate::namespace::Namespace;
@@ -235,16 +235,14 @@ struct Stack {
 
 /// The stack, bottom-up, with credentials at hand and the bucket known to answer.
 async fn build(config: &Config, launcher: &dyn Launcher) -> Result<Stack, Error> {
-    let manager = match &config.credentials {
-        None => None,
+    let (manager, credentials) = match &config.credentials {
+        None => (None, "without credentials".to_owned()),
         Some(settings) => {
             let (source, network) = (&config.source, &config.network);
-            Some(first_credentials(source, settings, network, launcher).await?)
+            let (manager, first) = first_credentials(source, settings, network, launcher).await?;
+            let until = valid_until(manager.end(&first), &settings.endpoint.endpoint);
+            (Some(manager), until)
         }
-    };
-    let credentials = match (&manager, &config.credentials) {
-        (Some(manager), Some(settings)) => valid_until(manager, &settings.endpoint.endpoint),
-        _ => "without credentials".to_owned(),
     };
     let s3 = Arc::new(S3::new(config.s3.clone(), manager, &config.network));
     let may_be_listed = probe::probe(config, &s3, launcher).await?;
@@ -293,7 +291,7 @@ async fn first_credentials(
     settings: &credentials::Settings,
     network: &Network,
     launcher: &dyn Launcher,
-) -> Result<Manager, Error> {
+) -> Result<(Manager, Arc<Credentials>), Error> {
     let manager = Manager::open(settings, network)?;
     let patience = FIRST_CREDENTIALS.min(settings.policy.wait);
     let first = credentials::first_or_say(&manager, patience, |text| warn(launcher, text)).await;
@@ -305,15 +303,13 @@ async fn first_credentials(
         // The manager has logged it.
         launcher.notice(&warning);
     }
-    Ok(manager)
+    Ok((manager, first))
 }
 
-fn valid_until(manager: &Manager, endpoint: &str) -> String {
-    let remaining = manager.remaining().unwrap_or_default();
-    let until = SystemTime::now() + remaining;
+fn valid_until(end: SystemTime, endpoint: &str) -> String {
     format!(
         "with credentials from {endpoint} that are valid until {} and then renewed",
-        humantime::format_rfc3339_seconds(until)
+        humantime::format_rfc3339_seconds(end)
     )
 }
 

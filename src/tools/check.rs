@@ -105,7 +105,7 @@ async fn credentials_of(
     step.ok(format!("{endpoint} granted {key}"));
 
     let step = Step::begin("time left");
-    let left = manager.remaining().unwrap_or_default();
+    let left = manager.remaining(&granted);
     let text = format!("{} s, then renewed", left.as_secs());
     match left < SHORT_LIFE {
         true => step.note(format!("{text}: the endpoint grants little time")),

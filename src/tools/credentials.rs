@@ -46,27 +46,26 @@ pub async fn run(config: &Config) -> Result<(), String> {
     let settings = &config.credentials;
     let manager = Manager::open(settings, &config.network).map_err(|error| error.to_string())?;
     let credentials = first_credentials(&manager, &config.bucket, settings.policy.wait).await?;
-    let ends = SystemTime::now() + manager.remaining().unwrap_or_default();
-    let text = text(config.format, &credentials, ends);
+    let text = text(config.format, &credentials, manager.end(&credentials));
     let mut out = io::stdout().lock();
     out.write_all(text.expose_secret().as_bytes())
         .and_then(|()| out.flush())
         .map_err(cannot_print)
 }
 
-/// What to print of credentials that end at `ends`.
-fn text(format: Format, credentials: &Credentials, ends: SystemTime) -> SecretString {
+/// What to print of credentials that end at `end`.
+fn text(format: Format, credentials: &Credentials, end: SystemTime) -> SecretString {
     let key = &credentials.access_key_id;
     let secret = credentials.secret_access_key.expose_secret();
     let token = credentials.session_token.expose_secret();
-    let ends = humantime::format_rfc3339_seconds(ends).to_string();
+    let end = humantime::format_rfc3339_seconds(end).to_string();
     let text = match format {
         Format::Process => json!({
             "Version": 1,
             "AccessKeyId": key,
             "SecretAccessKey": secret,
             "SessionToken": token,
-            "Expiration": ends,
+            "Expiration": end,
         })
         .to_string(),
         Format::Json => json!({
@@ -74,14 +73,14 @@ fn text(format: Format, credentials: &Credentials, ends: SystemTime) -> SecretSt
             "secretAccessKey": secret,
             "sessionToken": token,
             // 2021-01-27 00:50:09+00:00
-            "expiration": ends.replace('T', " ").replace('Z', "+00:00"),
+            "expiration": end.replace('T', " ").replace('Z', "+00:00"),
         })
         .to_string(),
         Format::Env => [
             ("AWS_ACCESS_KEY_ID", key.as_str()),
             ("AWS_SECRET_ACCESS_KEY", secret),
             ("AWS_SESSION_TOKEN", token),
-            ("AWS_CREDENTIAL_EXPIRATION", &ends),
+            ("AWS_CREDENTIAL_EXPIRATION", &end),
         ]
         .map(|(name, value)| format!("export {name}={}", quoted(value)))
         .join("\n"),

@@ -217,12 +217,12 @@ impl Desk {
         }
         match self.manager.current().await {
             Ok(credentials) => {
-                let ends = SystemTime::now() + self.manager.remaining().unwrap_or_default();
+                let end = self.manager.end(&credentials);
                 let body = json!({
                     "AccessKeyId": credentials.access_key_id,
                     "SecretAccessKey": credentials.secret_access_key.expose_secret(),
                     "Token": credentials.session_token.expose_secret(),
-                    "Expiration": humantime::format_rfc3339_seconds(ends).to_string(),
+                    "Expiration": humantime::format_rfc3339_seconds(end).to_string(),
                 });
                 reply(StatusCode::OK, &body)
             }
