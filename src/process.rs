@@ -6,9 +6,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Keeps memory, which holds secrets, out of core dumps and from other processes of the user.
 pub fn protect_secrets() {
-    // SAFETY: changes a flag of this process; takes no pointers.
-    let failed = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) } != 0;
-    debug_assert!(!failed, "PR_SET_DUMPABLE takes 0");
+    let set = nix::sys::prctl::set_dumpable(false);
+    debug_assert_eq!(set, Ok(()), "PR_SET_DUMPABLE takes 0");
 }
 
 /// Keeps large allocations apart from small ones: otherwise blocks of the cache, long-lived and short,

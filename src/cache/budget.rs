@@ -87,17 +87,12 @@ impl Budget {
         loop {
             let (waiter, reservation) = {
                 let mut state = lock(&self.state);
-                let Some(first) = state.queue.front() else {
+                let free = self.limit - state.used;
+                let is_next = |first: &mut Waiter| first.granted.is_closed() || first.bytes <= free;
+                let Some(waiter) = state.queue.pop_front_if(is_next) else {
                     return;
                 };
-                let gone = first.granted.is_closed();
-                if !gone && state.used + first.bytes > self.limit {
-                    return;
-                }
-                let Some(waiter) = state.queue.pop_front() else {
-                    return;
-                };
-                if gone {
+                if waiter.granted.is_closed() {
                     continue;
                 }
                 state.used += waiter.bytes;

@@ -198,8 +198,6 @@ impl MountArgs {
             Some(file) => read_keys(file, &source)?,
             None => KeyList::default(),
         };
-        // SAFETY: these calls have no preconditions and cannot fail.
-        let (uid, gid) = unsafe { (libc::getuid(), libc::getgid()) };
         let mount = Config {
             mountpoint: self.mountpoint,
             credentials,
@@ -208,8 +206,8 @@ impl MountArgs {
             network: Network::from_environment()?,
             exec: self.exec,
             allow_other: self.allow_other,
-            uid: self.uid.unwrap_or(uid),
-            gid: self.gid.unwrap_or(gid),
+            uid: self.uid.unwrap_or_else(|| nix::unistd::getuid().as_raw()),
+            gid: self.gid.unwrap_or_else(|| nix::unistd::getgid().as_raw()),
             file_mode: self.file_mode,
             dir_mode: self.dir_mode,
             memory_limit: memory::limit(self.memory_limit)?,

@@ -24,8 +24,7 @@ impl Table {
             Err(error) => return Err(error),
         };
         let metadata = file.metadata()?;
-        // SAFETY: has no preconditions and cannot fail.
-        let user = unsafe { libc::geteuid() };
+        let user = nix::unistd::geteuid().as_raw();
         if ![0, user].contains(&metadata.uid()) {
             return Err(io::Error::other("it belongs to another user"));
         }

@@ -1,12 +1,14 @@
 //! The mountpoint: what it must be, how it is unmounted, and the kernel's read-ahead for it.
 
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
 
 /// Why a directory cannot be mounted on.
 #[derive(Debug, thiserror::Error)]
@@ -111,16 +113,12 @@ impl Mountpoint {
         {
             return Err(io::Error::other("something else is mounted on top of it"));
         }
-        let path = CString::new(self.path.as_os_str().as_bytes())?;
-        // SAFETY: `path` is a valid C string.
-        if unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) } == 0 {
-            return Ok(());
+        match umount2(&self.path, MntFlags::MNT_DETACH) {
+            Ok(()) => return Ok(()),
+            // Not root: the setuid helper may.
+            Err(Errno::EPERM) => {}
+            Err(errno) => return Err(errno.into()),
         }
-        let error = io::Error::last_os_error();
-        if error.raw_os_error() != Some(libc::EPERM) {
-            return Err(error);
-        }
-        // Not root: the setuid helper may.
         let output = self.fusermount()?;
         if output.status.success() {
             return Ok(());

@@ -290,10 +290,9 @@ impl Namespace {
         asked: Instant,
     ) -> Option<Vec<u8>> {
         let behind = dir.prefix.len();
-        let end = match (&page.next_token, page.last()) {
-            (Some(_), Some(last)) => Some(just_behind(&last[behind..])),
-            _ => None,
-        };
+        let end = page
+            .breaks_off_at()
+            .map(|last| just_behind(&last[behind..]));
         let span = Span {
             start: after.map_or_else(Vec::new, |after| just_behind(&after[behind..])),
             end: end.clone(),

@@ -132,7 +132,7 @@ fn learned(s3: &Arc<S3>, query: &ListQuery<'_>, page: Page) -> Arc<Namespace> {
         _ => Vec::new(),
     };
     if query.delimited {
-        let last = page.last().filter(|_| page.next_token.is_some());
+        let last = page.breaks_off_at();
         let span = Span {
             start: start.get(behind..).unwrap_or_default().to_vec(),
             end: last.map(|last| just_behind(&last[behind..])),

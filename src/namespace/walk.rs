@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::known::{Span, just_behind};
 use super::names::{is_sayable, warn_of_left_out};
+use super::ranges::keys_of;
 use super::{Dir, Namespace, PAGE, split};
 use crate::request::Request;
 use crate::s3::{ListFrom, ListQuery, ObjectMeta, Page};
@@ -212,8 +213,7 @@ impl Namespace {
                     return;
                 }
             };
-            let last = page.last().filter(|_| page.next_token.is_some());
-            let last = last.map(str::to_owned);
+            let last = page.breaks_off_at().map(str::to_owned);
             self.learn_tree(root, &start, page, asked);
             match last {
                 // A page that ends in a common prefix would begin with it again.
@@ -227,15 +227,9 @@ impl Namespace {
     /// Notes what `page` tells of `root` and of all directories below it that it reaches, from the key
     /// `start` on, or from the beginning of `root`.
     pub(super) fn learn_tree(&self, root: &str, start: &[u8], page: Page, asked: Instant) {
-        let end = match (&page.next_token, page.last()) {
-            (Some(_), Some(last)) => Some(just_behind(last)),
-            _ => None,
-        };
+        let end = page.breaks_off_at().map(just_behind);
         let mut found: BTreeMap<String, Vec<(String, Option<ObjectMeta>)>> = BTreeMap::new();
-        let objects = page.objects.into_iter();
-        let objects = objects.map(|object| (object.key, Some(object.meta)));
-        let prefixes = page.prefixes.into_iter().map(|prefix| (prefix, None));
-        'keys: for (key, meta) in objects.chain(prefixes) {
+        'keys: for (key, meta) in keys_of(page) {
             let mut at = root.len();
             while let Some(slash) = key[at..].find('/') {
                 let (directory, child) = (&key[..at], &key[..=at + slash]);
@@ -262,7 +256,6 @@ impl Namespace {
             let start = within(start).unwrap_or_default();
             let end = end.as_deref().and_then(within);
             keys.retain(|(key, _)| key.as_bytes()[prefix.len()..] >= *start);
-            keys.sort_by(|(a, _), (b, _)| a.cmp(b));
             let span = Span { start, end };
             let learned = self.learn_keys(&Arc::from(&*prefix), span, asked, keys);
             warn_of_left_out(&prefix, learned.left_out);

@@ -57,13 +57,16 @@ impl Cursors {
         self.reads += 1;
         let is_scattered = |lone: u32| lone.count_ones() >= SCATTERED;
         let by_chance = is_scattered(self.lone);
-        let near = |i: &usize| self.cursors[*i].distance(read, by_chance);
+        let distances = self
+            .cursors
+            .iter()
+            .map(|cursor| cursor.distance(read, by_chance));
+        let near = distances
+            .enumerate()
+            .filter_map(|(i, distance)| Some((distance?, i)));
         // Of equals, the one that was used last.
-        let nearest = (0..self.cursors.len())
-            .rev()
-            .filter(|i| near(i).is_some())
-            .min_by_key(near);
-        let nearest = nearest.map(|nearest| self.cursors.remove(nearest));
+        let nearest = near.rev().min_by_key(|(distance, _)| *distance);
+        let nearest = nearest.map(|(_, nearest)| self.cursors.remove(nearest));
         let nearest = nearest.map(|cursor| self.overtake(cursor));
         let nearest = nearest.and_then(|cursor| self.step(cursor, read, now));
         self.lone = self.lone << 1 | u32::from(nearest.is_none());

@@ -62,6 +62,11 @@ impl Page {
         let object = self.objects.last().map(|o| o.key.as_str());
         object.max(self.prefixes.last().map(String::as_str))
     }
+
+    /// The last key or common prefix, if there is more behind it.
+    pub fn breaks_off_at(&self) -> Option<&str> {
+        self.last().filter(|_| self.next_token.is_some())
+    }
 }
 
 /// Pages without entries that are read on one after another. In time, the operation's deadline is the bound.
