@@ -3,7 +3,7 @@
 //!
 //! # The parts
 //!
-//! Imports point down only; `tests/layers.rs` keeps it so.
+//! Imports point down only; `tests/main/layers.rs` keeps it so.
 //!
 //! ```text
 //! main         run here or in the background (`background`), exit status; `log`, `process`
@@ -20,6 +20,9 @@
 //! earthdata    the HTTP protocol: endpoint, Earthdata Login, netrc, bucket table
 //! instance     the AWS region that this machine is in
 //! network      certificates, proxies and names, for both HTTP stacks
+//!
+//! memory       the memory that this process may use; request: who asks, until when; sync: what the model
+//!              checker replaces; parsers: all that reads foreign bytes, for the fuzzer
 //! ```
 //!
 //! # Life of a read

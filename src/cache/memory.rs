@@ -16,7 +16,7 @@ const BLOCK_LEN: usize = BLOCK as usize;
 /// A huge page of x86-64, and of most others.
 const CHUNK_LEN: usize = 2 * BLOCK_LEN;
 
-/// Addresses that are mapped at once for blocks of which little is fetched.
+/// Blocks whose addresses are mapped at once, for those of which little is fetched.
 const AREA_BLOCKS: usize = 64;
 
 /// The memory of one block, to be given back to its [`Memories`].

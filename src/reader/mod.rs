@@ -62,7 +62,7 @@ pub struct Reader {
     streams: AtomicU64,
     /// When these and what is whole were last counted anew.
     recounted: Mutex<Option<Instant>>,
-    /// Bytes of the objects that are open and were fetched whole.
+    /// Bytes of the objects that are open, were fetched whole, and are read by now.
     whole: AtomicU64,
     /// Each fetch that is under way holds one.
     fetches: Arc<()>,

@@ -30,9 +30,9 @@ const TAIL_PART: u64 = 2;
 const GAP: u64 = 64 << 10;
 /// Who reads more of a file than so many bytes, or than this part of it, reads on, or reads all of it.
 const MOST: u64 = 16 << 20;
+const MOST_PART: u64 = 2;
 /// Nor may places of one file take more than this part of the memory.
 const MOST_OF_MEMORY: u64 = 32;
-const MOST_PART: u64 = 2;
 /// Places that lie in more ranges than so many come sooner with the whole file.
 const MOST_RANGES: usize = 128;
 /// Collections that are remembered, those used last.

@@ -1,4 +1,4 @@
-//! The one loop that tries again.
+//! The one loop that asks again; a body that breaks off goes on in `body`.
 
 use std::time::Duration;
 

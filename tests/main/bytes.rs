@@ -35,7 +35,7 @@ fn flipped_in_ten_thousand_small_files_are_all_found_out() {
     let key = |i: u64| format!("{:02}/{i:05}.nc", i / 500);
     let size = |i: u64| match (i % 100, i < FILES / 2) {
         (0, true) => 64 << 10,
-        (0, false) => 128 << 10,
+        (0, false) => 256 << 10,
         _ => 1 + i * 7919 % 20_000,
     };
     let objects = (0..FILES).map(|i| (key(i), Content::Synthetic { size: size(i) }));
