@@ -103,6 +103,12 @@ impl Launcher for Shell {
         let _ = self.send(&Message::Notice(text.to_owned()));
     }
 
+    fn waits(&self) -> bool {
+        let mut fds = [PollFd::new(self.pipe.as_fd(), PollFlags::empty())];
+        // Of the end to write to, nothing is told but that nobody reads.
+        poll(&mut fds, PollTimeout::ZERO) == Ok(0)
+    }
+
     fn ready(&self, greeting: &str) -> std::io::Result<()> {
         // Until now it may have been a login (`--token-file <(...)`), and the shell goes on with the message.
         for number in &self.inherited {

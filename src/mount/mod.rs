@@ -89,6 +89,10 @@ pub struct Config {
 pub trait Launcher {
     /// Tells of a delay.
     fn notice(&self, text: &str);
+    /// Whether somebody still waits.
+    fn waits(&self) -> bool {
+        true
+    }
     /// Tells that the mount can be used.
     ///
     /// # Errors
@@ -199,8 +203,16 @@ fn mount(
     // Before there is a mount: a signal from here on must not leave a dead one behind.
     let signals = runtime.block_on(async { Signals::listen() });
     let signals = signals.map_err(Error::Start)?;
+    if !launcher.waits() {
+        tracing::warn!("nobody waits for this mount any more: nothing is mounted");
+        return Ok(());
+    }
+    // Another start at the same place may have been as fast.
+    let lock = mountpoint.lock();
+    Mountpoint::check(mountpoint.path())?;
     let session = session::start(config, mountpoint, &fs, runtime)?;
     mountpoint.note_mounted();
+    drop(lock);
     tell_of_changes(&fs, session.notifier()).map_err(Error::Start)?;
     let gone = session::run(session).map_err(Error::Start)?;
     mountpoint.raise_read_ahead();

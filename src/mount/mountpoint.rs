@@ -6,9 +6,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, umount2};
+
+/// Mounting takes some milliseconds.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Why a directory cannot be mounted on.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +25,9 @@ pub enum MountpointError {
     /// Something else has the name.
     #[error("the mountpoint {0} is not a directory")]
     NotADirectory(PathBuf),
+    /// This program has mounted something there.
+    #[error("{1} is mounted on {0} already: use that, or unmount it first (umount {0})")]
+    Mounted(PathBuf, String),
     /// It holds something.
     #[error(
         "the mountpoint {0} is not empty: its content would be hidden. Choose an empty directory \
@@ -53,6 +62,11 @@ impl Mountpoint {
             Some(libc::ENOTCONN | libc::ECONNABORTED) => MountpointError::Dead(given()),
             _ => MountpointError::Unusable(given(), error),
         };
+        // First: what is read of a mount waits for S3, and may be empty.
+        let mounted = absolute(path).and_then(|absolute| mounted_by_us(&absolute));
+        if let Some(source) = mounted.filter(|_| !is_dead(path)) {
+            return Err(MountpointError::Mounted(given(), source));
+        }
         let mut entries = std::fs::read_dir(path).map_err(failed)?;
         if entries.next().is_some() {
             return Err(MountpointError::NotEmpty(given()));
@@ -80,6 +94,23 @@ impl Mountpoint {
             cleared = Some(source);
         }
         Ok(cleared)
+    }
+
+    /// Keeps other starts at the same place waiting while it is held. Where locks cannot be had, or somebody
+    /// else holds this one, there is none.
+    pub(super) fn lock(&self) -> Option<Flock<File>> {
+        let begin = Instant::now();
+        let mut directory = File::open(&self.path).ok()?;
+        loop {
+            match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Some(lock),
+                Err((held, Errno::EWOULDBLOCK)) if begin.elapsed() < LOCK_PATIENCE => {
+                    directory = held;
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                Err(_) => return None,
+            }
+        }
     }
 
     /// Absolute.
@@ -181,10 +212,9 @@ impl Mountpoint {
 
 /// Whether a FUSE mount without a process hangs there.
 fn is_dead(path: &Path) -> bool {
-    // Attributes of its root may still be known to the kernel; what is in it is not.
-    let error = std::fs::read_dir(path).err();
-    let errno = error.and_then(|error| error.raw_os_error());
-    matches!(errno, Some(libc::ENOTCONN | libc::ECONNABORTED))
+    // Unlike attributes of its root, which the kernel may know, and its content, for which S3 is asked.
+    let answer = nix::sys::statfs::statfs(path);
+    matches!(answer, Err(Errno::ENOTCONN | Errno::ECONNABORTED))
 }
 
 /// The absolute path without links of a directory that cannot be looked at itself.

@@ -358,6 +358,46 @@ fn a_shell_that_is_interrupted_while_it_waits_gets_no_mount() {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert!(!support::is_mount_point(&mount.root()));
+    // Not even for a moment.
+    let logs = mount.directory.path().join("s3credmount");
+    let logs = std::fs::read_dir(logs).expect("logs");
+    let log = logs.map(|log| std::fs::read_to_string(log.expect("an entry").path()));
+    let log: String = log.map(|log| log.expect("a log")).collect();
+    assert!(log.contains("nothing is mounted"), "{log}");
+}
+
+/// As the tasks of one job on one node do; and as a second `mount` while S3 is out of reach.
+#[test]
+fn of_several_starts_at_one_place_one_mounts_and_the_others_say_so() {
+    let world = small_world();
+    let mount = Background::new();
+    let outputs = std::thread::scope(|scope| {
+        let start = || mount.start(program(&world));
+        let starts: Vec<_> = (0..6).map(|_| scope.spawn(start)).collect();
+        let outputs = starts.into_iter().map(|start| start.join());
+        outputs.map(|o| o.expect("no panic")).collect::<Vec<_>>()
+    });
+    let (mounted, refused): (Vec<_>, Vec<_>) = outputs.iter().partition(|o| o.status.success());
+    assert_eq!(mounted.len(), 1, "{outputs:?}");
+    let already = format!("s3://{BUCKET} is mounted on {}", mount.root().display());
+    let begin = Instant::now();
+    while mount.pids().len() > 1 {
+        assert!(begin.elapsed() < PATIENCE, "the others do not end");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for output in refused {
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(&already), "{said}");
+    }
+    // Without a look into the mount, for which S3 would be waited for.
+    let asked = || (world.counters().list, world.counters().credentials_requests);
+    let before = asked();
+    let output = mount.start(program(&world));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(&already), "{said}");
+    assert_eq!(asked(), before);
+    mount.unmount();
+    assert!(!support::is_mount_point(&mount.root()));
 }
 
 /// A `/dev` of the program's own, with what it needs and, if there is one, the socket of a syslog.
