@@ -236,10 +236,21 @@ impl Manager {
     /// # Errors
     /// [`Error`] when there were none in time. The task keeps trying.
     pub async fn current(&self) -> Result<Arc<Credentials>, Error> {
+        self.current_by(Instant::now() + self.shared.policy.wait)
+            .await
+    }
+
+    /// The same, waited for no longer than until `deadline`.
+    ///
+    /// # Errors
+    /// As of [`Manager::current`].
+    pub async fn current_by(&self, deadline: Instant) -> Result<Arc<Credentials>, Error> {
         if let Some(valid) = self.valid() {
             return Ok(valid);
         }
-        self.wait(self.shared.policy.wait, |_| false).await
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.wait(left.min(self.shared.policy.wait), |_| false)
+            .await
     }
 
     /// Valid credentials, waited for up to `patience`, or until a failure `ends` the wait.

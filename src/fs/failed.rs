@@ -30,8 +30,11 @@ impl Default for FailedLookups {
 impl FailedLookups {
     /// Notes why the lookup of `name` in the directory `parent` failed.
     pub(super) fn note(&self, parent: u64, name: &str, error: &Error) {
-        use s3::Error::{Late, TimedOut, Unavailable};
-        if let Error::Storage(TimedOut | Late(_) | Unavailable(_)) = error {
+        use s3::Error::{CredentialsRejected, Late, NoCredentials, TimedOut, Unavailable};
+        if let Error::Storage(
+            TimedOut | Late(_) | Unavailable(_) | NoCredentials(_) | CredentialsRejected(_),
+        ) = error
+        {
             let now = (error.clone(), Instant::now());
             // Who heard it from here renews nothing.
             lock(&self.0).get_or_insert((parent, name.to_owned()), || now);
@@ -67,6 +70,12 @@ mod tests {
         let failed = FailedLookups::default();
         failed.note(1, "late", &s3::Error::TimedOut.into());
         failed.note(1, "denied", &s3::Error::AccessDenied(String::new()).into());
+        failed.note(
+            1,
+            "rejected",
+            &s3::Error::CredentialsRejected(String::new()).into(),
+        );
+        assert!(failed.recent(1, "rejected").is_some());
         tokio::time::advance(LASTS / 2).await;
         failed.note(1, "late", &s3::Error::TimedOut.into());
         assert!(failed.recent(1, "late").is_some());

@@ -67,14 +67,17 @@ impl S3 {
         let mut replays = 0;
         let mut patience = FIRST_PATIENCE;
         let mut last_failure = None;
+        // What S3 said of credentials that had come in the place of others.
+        let mut rejected = None;
         loop {
             let signed_with = match &self.credentials {
                 None => None,
-                Some(manager) => {
-                    let current = tokio::time::timeout_at(request.deadline, manager.current());
-                    let current = current.await.map_err(|_| Error::TimedOut)??;
-                    Some((manager, current))
-                }
+                Some(manager) => match manager.current_by(request.deadline).await {
+                    Ok(current) => Some((manager, current)),
+                    Err(error) => {
+                        return Err(rejected.map_or(error.into(), Error::CredentialsRejected));
+                    }
+                },
             };
             let connection = self.connection(request).await?;
             let sent = send(Attempt {
@@ -98,6 +101,8 @@ impl S3 {
                 Failure::Final(error) => return Err(error),
                 Failure::Expired(text) => match signed_with {
                     Some((manager, credentials)) if replays < MAX_REPLAYS => {
+                        last_failure = Some(plain(&text));
+                        rejected = (replays > 0).then_some(text);
                         replays += 1;
                         manager.invalidate(&credentials.access_key_id);
                     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mock_earthdata::{
     Access, Answer, DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_USER, Fault, FaultRule, Host,
-    ListAccess, World,
+    ListAccess, Op, World,
 };
 
 use crate::failing::{mountpoint, refusal, says, small_world, with_password, with_token};
@@ -335,6 +335,22 @@ fn credentials_granted_and_s3_denies_the_bucket() {
     let message = denial(&world, &portal.url());
     says(&message, &["cannot be learned"]);
     assert!(!message.contains("Welcome"), "{message}");
+}
+
+/// S3 answers, at once: the network is not to blame.
+#[test]
+fn credentials_that_s3_does_not_know() {
+    let world = small_world();
+    world.script(FaultRule::on(Op::List).fault(Fault::Expired));
+    let mut command = program(&world);
+    command.args(["--credential-wait", "1"]);
+    let message = refusal(command);
+    says(
+        &message,
+        &[BUCKET, "does not accept the credentials", "ExpiredToken"],
+    );
+    says(&message, &["Check --credentials-endpoint"]);
+    assert!(!message.contains("network"), "{message}");
 }
 
 /// Elsewhere than in the bucket's region an explicit deny is about the place, so nothing would ever be
