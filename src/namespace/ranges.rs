@@ -87,7 +87,7 @@ struct Range {
 /// What a task brings: of which range, and what.
 #[derive(Debug)]
 enum Answer {
-    Page(u64, Class, Instant, Result<Page, Error>),
+    Page(u64, Request, Instant, Result<Page, Error>),
     /// Bounds in order, each with the first place behind it, if it is known that there is one.
     Split(u64, Vec<Bound>),
 }
@@ -157,8 +157,11 @@ impl Ranges {
             }
             self.spawn(request);
             match self.tasks.join_next().await {
-                Some(Ok(Answer::Page(id, class, asked, page))) => {
-                    self.page(id, class, asked, page)?;
+                Some(Ok(Answer::Page(id, asked_by, asked, page))) => {
+                    // What an earlier call asked for may have failed long ago, and nobody has waited for it.
+                    let is_waited_for =
+                        asked_by.class == Class::Demand && asked_by.deadline == request.deadline;
+                    self.page(id, is_waited_for, asked, page)?;
                 }
                 Some(Ok(Answer::Split(id, bounds))) => self.split(id, bounds),
                 // A panic of a task, or nothing to wait for: a defect of the program.
@@ -203,7 +206,7 @@ impl Ranges {
                 let id = range.id;
                 self.tasks.spawn(async move {
                     let asked = Instant::now();
-                    Answer::Page(id, request.class, asked, page.await)
+                    Answer::Page(id, request, asked, page.await)
                 });
             }
             before += pages(&self.ranges[index]);
@@ -260,7 +263,7 @@ impl Ranges {
     fn page(
         &mut self,
         id: u64,
-        class: Class,
+        is_waited_for: bool,
         asked: Instant,
         page: Result<Page, Error>,
     ) -> Result<(), Error> {
@@ -272,9 +275,9 @@ impl Ranges {
         let page = match page {
             Ok(page) => page,
             Err(error) => {
-                match class {
-                    Class::Demand => range.failed = Some(error),
-                    Class::Prefetch => range.is_put_off = true,
+                match is_waited_for {
+                    true => range.failed = Some(error),
+                    false => range.is_put_off = true,
                 }
                 return Ok(());
             }

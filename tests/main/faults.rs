@@ -285,6 +285,25 @@ fn of_listings_that_last_end_in_time() {
     }
 }
 
+/// What was asked for ahead failed while nobody waited for it.
+#[test]
+fn in_an_outage_that_is_over_a_listing_goes_on() {
+    let keys = (0..5000).map(|i| (format!("d/{i:05}"), Content::Synthetic { size: 1 }));
+    let world = world_with(keys.collect::<Vec<_>>(), |settings| {
+        settings.shape.first_byte = Duration::from_millis(200);
+    });
+    let mount = Mount::with_args(&world, &["--operation-timeout", "2", "-v"]);
+    let mut entries = std::fs::read_dir(mount.path("d")).expect("a listing");
+    let first: Vec<_> = entries.by_ref().take(50).collect();
+    world.refuse_connections(true);
+    world.kill_connections();
+    // Longer than the operation for which they were asked for.
+    std::thread::sleep(Duration::from_secs(3));
+    world.refuse_connections(false);
+    let rest = entries.collect::<io::Result<Vec<_>>>();
+    assert_eq!(first.len() + rest.expect("it is over").len(), 5000);
+}
+
 /// mount-s3's slowest read took 33 s where one body in 97 stalled. Here a read that takes more than 5 s
 /// fails.
 #[test]
