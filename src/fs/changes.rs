@@ -26,10 +26,14 @@ struct State {
     under_way: HashMap<u64, usize>,
     /// For these to end.
     waiting: HashMap<u64, HashSet<String>>,
+    is_closed: bool,
 }
 
 impl State {
     fn next(&mut self) -> Option<(NonZeroU64, String)> {
+        if self.is_closed {
+            return None;
+        }
         while let Some((parent, name)) = self.due.pop_front() {
             if !self.under_way.contains_key(&parent.get()) {
                 return Some((parent, name));
@@ -56,6 +60,11 @@ impl Changes {
         state.waiting.clear();
         state.due = names.into();
         self.is_due.notify_one();
+    }
+
+    /// From now on, no name is told.
+    pub fn close(&self) {
+        lock(&self.state).is_closed = true;
     }
 
     /// Waits for a name to tell of, with the inode number of its directory.

@@ -47,6 +47,8 @@ use crate::sync::Arc;
 const FIRST_CREDENTIALS: Duration = Duration::from_secs(17);
 /// How long files that are still open keep a process that was told to end.
 const OPEN_FILES_KEEP: Duration = Duration::from_secs(5);
+/// How long those who still wait may take to be answered when the process ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// Metadata's share of the memory limit is one in this many; blocks have the rest.
 const METADATA_SHARE: u64 = 4;
 
@@ -182,9 +184,10 @@ pub fn run(config: &Config, log: &str, launcher: &dyn Launcher) -> Result<(), Er
         .build()
         .map_err(Error::Start)?;
     let result = mount(config, log, launcher, &mountpoint, &runtime);
-    // Reads that are still waiting for the network are nobody's any more, and a file of a login that
-    // cannot be read must not hold up the end.
-    runtime.shutdown_background();
+    // Whoever still waits is answered by that, before the process ends: a thread that waits in the kernel for a
+    // directory's lock would otherwise keep the process, and with it the lookup that has the lock, for ever. A
+    // file of a login that cannot be read must not hold up the end for long.
+    runtime.shutdown_timeout(LAST_ANSWERS);
     result
 }
 
@@ -231,6 +234,7 @@ fn mount(
     let _ = sd_notify::notify(&[NotifyState::MainPid(pid), NotifyState::Ready]);
     runtime.spawn(give_back::memory_of_names(Arc::downgrade(&fs)));
     let served = runtime.block_on(serve(mountpoint, &fs, signals, gone));
+    fs.changes().close();
     let (right, wrong) = s3.compared().counts();
     tracing::info!(right, wrong, "objects compared with their checksums");
     served?;

@@ -1,13 +1,13 @@
 //! How many requests names cost, and how many of them wait for one another.
 
 use std::os::unix::fs::FileExt;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use mock_earthdata::{Content, Counters, Fault, FaultRule, Op, World};
 
 use crate::promises::eventually;
-use crate::support::{BUCKET, Mount, computed, world_with};
+use crate::support::{BUCKET, Mount, PATIENCE, computed, world_with};
 
 /// `count` synthetic objects, slow enough that requests which do not wait for one another overlap.
 fn slow_world(keys: impl Iterator<Item = String>, size: u64) -> World {
@@ -282,4 +282,53 @@ fn a_slow_lookup_holds_up_nobody_where_an_object_was_replaced() {
     eventually("the new version", || {
         std::fs::read(mount.path(replaced)).is_ok_and(|read| read == b"new")
     });
+}
+
+/// Whether the thread that tells the kernel what to forget is in a state: `R`unning, or `D`, where it waits for a
+/// directory's lock and cannot be killed.
+fn teller_is(mount: &Mount, state: char) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", mount.pid())).expect("procfs");
+    let stats = threads.filter_map(|thread| std::fs::read(thread.ok()?.path().join("stat")).ok());
+    let mut stats = stats.map(|stat| String::from_utf8_lossy(&stat).into_owned());
+    stats.any(|stat| stat.contains(&format!("-inv) {state} ")))
+}
+
+/// A name is told in the moment in which a lookup that S3 does not answer has got its directory's lock.
+#[test]
+fn a_process_that_tells_of_names_in_vain_ends_when_it_is_told_to() {
+    let world = slow_world(numbered("d", 20_000), 1);
+    let args = ["--metadata-ttl", "inf", "--operation-timeout", "600"];
+    let mut mount = Mount::with_args(&world, &args);
+    let mut stats: Vec<Child> = Vec::new();
+    let begin = Instant::now();
+    while !teller_is(&mount, 'D') {
+        assert!(begin.elapsed() < 3 * PATIENCE, "it never tells in vain");
+        world.clear_faults();
+        world.kill_connections();
+        for mut stat in stats.drain(..) {
+            stat.wait().expect("stat ends");
+        }
+        let known = Command::new("ls").arg("-l").arg(mount.path("d")).output();
+        assert!(known.expect("ls runs").status.success());
+        let silent = FaultRule::on(Op::List).key("d/slow*");
+        world.script(silent.fault(Fault::StallBefore(None)));
+        mount.signal(libc::SIGHUP);
+        eventually("it tells", || teller_is(&mount, 'R'));
+        for i in 0..4 {
+            let mut stat = Command::new("stat");
+            stat.arg(mount.path(format!("d/slow{i}")));
+            stats.push(stat.stderr(Stdio::null()).spawn().expect("stat runs"));
+        }
+        eventually("they wait, or have what was known before", || {
+            let mut ended = stats
+                .iter_mut()
+                .map(|stat| stat.try_wait().expect("a child"));
+            world.rule_counts()[0].matched > 0 || ended.all(|ended| ended.is_some())
+        });
+    }
+    mount.signal(libc::SIGTERM);
+    mount.wait();
+    for mut stat in stats {
+        assert!(!stat.wait().expect("stat ends").success());
+    }
 }
