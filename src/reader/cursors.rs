@@ -338,8 +338,11 @@ pub(super) fn first_fetch(len: u64, size: u64) -> Option<ByteRange> {
 }
 
 #[cfg(test)]
+#[path = "cursors_streams_tests.rs"]
+mod streams;
+#[cfg(test)]
 #[path = "cursors_tests.rs"]
 mod tests;
 #[cfg(test)]
-#[path = "cursors_waits.rs"]
+#[path = "cursors_waits_tests.rs"]
 mod waits;
