@@ -27,9 +27,9 @@ targets! {
     /// Error pages and tokens of Earthdata Login and of endpoints.
     login_answer => crate::earthdata::parsers::login_answer,
     /// A netrc file.
-    netrc => crate::earthdata::parsers::netrc,
+    netrc => crate::earthdata::parsers::files::netrc,
     /// A token file.
-    token_file => crate::earthdata::parsers::token_file,
+    token_file => crate::earthdata::parsers::files::token_file,
     /// `Location` of a redirect.
     redirect => crate::earthdata::parsers::redirect,
     /// `Set-Cookie`, a line each.
@@ -37,9 +37,9 @@ targets! {
     /// URLs and hosts that the user types, or a table names.
     urls => crate::earthdata::parsers::urls,
     /// A page of CMR's collections.
-    cmr => crate::earthdata::parsers::cmr,
+    cmr => crate::earthdata::parsers::files::cmr,
     /// A file of the table of buckets.
-    bucket_table => crate::earthdata::parsers::bucket_table,
+    bucket_table => crate::earthdata::parsers::files::bucket_table,
     /// A file in which processes share credentials.
     shared_file => crate::credentials::parsers::shared_file,
     /// Pages of a listing, as [`crate::s3::pretended`] writes them down.
