@@ -1,8 +1,10 @@
-//! The FUSE adapter: decodes a request, calls [`Fs`], replies. The only place that knows errno.
+//! The FUSE adapter: decodes a request, calls [`Fs`], replies.
 //!
 //! A session thread never waits for the network. Each operation is a future that holds its reply; the
 //! session thread polls it once, which is enough where memory has the answer, and hands it to the
 //! runtime otherwise. A panic drops the reply, which answers EIO, and the mount lives on.
+
+mod answers;
 
 use std::ffi::OsStr;
 use std::future::Future;
@@ -12,33 +14,25 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr,
+    Errno, FileHandle, FileType, Filesystem, FopenFlags, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr,
 };
 use tokio::runtime::Handle;
 use tracing::{Instrument, Span, trace_span};
 
-use crate::fs::{Error, Fs, Ownership, Pages};
+use crate::fs::{Error, Fs, Pages};
 use crate::namespace::Node;
 use crate::request::Request;
 use crate::s3;
 use crate::sync::Arc;
+use answers::{
+    ATTRIBUTES_LAST, GENERATION, absent, attribute, attributes, entry_ttl, errno, failed, kind,
+    number,
+};
 
 /// Read-ahead and asynchronous direct reads that the kernel may have under way.
 const MAX_BACKGROUND: u16 = 128;
-/// An inode is one version of an object: its attributes never change, so the kernel may keep them
-/// for as long as it remembers it. What a name stands for is another matter.
-const ATTRIBUTES_LAST: Duration = Duration::from_secs(24 * 3600);
-/// The kernel counts in jiffies: a larger TTL says no more than this one.
-const LONGEST_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// When names are forgotten, the kernel is not told of absent ones, which have no inode, nor of
-/// directories, in which programs may be at work. It asks again after this time.
-const UNTOLD_LASTS: Duration = Duration::from_secs(10);
-/// What `st_blksize` says: the largest read that the kernel sends.
-const PREFERRED_READ: u32 = 1 << 20;
-/// FUSE's generation tells inodes of one number apart; no number is used twice here.
-const GENERATION: Generation = Generation(0);
 
 /// Answers the kernel on behalf of one [`Fs`].
 pub struct Adapter {
@@ -94,113 +88,10 @@ async fn within<T>(
         .unwrap_or(Err(Error::Storage(s3::Error::TimedOut)))
 }
 
-/// The table of `docs/semantics.md`.
-fn errno(error: &Error) -> Errno {
-    match error {
-        Error::NotFound | Error::Storage(s3::Error::NotFound) => Errno::ENOENT,
-        Error::NotADirectory => Errno::ENOTDIR,
-        Error::IsADirectory => Errno::EISDIR,
-        Error::NameTooLong => Errno::ENAMETOOLONG,
-        Error::BadHandle => Errno::EBADF,
-        Error::Storage(storage) => match storage {
-            s3::Error::AccessDenied(_) | s3::Error::Archived => Errno::EACCES,
-            s3::Error::Changed => Errno::ESTALE,
-            s3::Error::NoCredentials(_) | s3::Error::CredentialsRejected(_) => {
-                Errno::from_i32(libc::EKEYEXPIRED)
-            }
-            s3::Error::TimedOut | s3::Error::Late(_) => Errno::ETIMEDOUT,
-            s3::Error::NotFound
-            | s3::Error::NoSuchBucket
-            | s3::Error::WrongRegion(_)
-            | s3::Error::Unavailable(_)
-            | s3::Error::WrongBytes(..)
-            | s3::Error::Protocol(_) => Errno::EIO,
-        },
-    }
-}
-
-/// Logs what an administrator wants to see, and gives the errno.
-fn failed(operation: &str, name: &str, error: &Error) -> Errno {
-    match error {
-        Error::Storage(storage) => tracing::warn!(name, "{operation}: {storage}"),
-        _ => tracing::debug!(name, "{operation}: {error}"),
-    }
-    errno(error)
-}
-
 /// The key of an inode, or its prefix, for messages.
 fn path(fs: &Fs, inode: INodeNo) -> Arc<str> {
     let node = fs.node(inode.0);
     node.map_or_else(|_| Arc::from(""), |node| Arc::clone(node.path()))
-}
-
-/// How long the kernel may believe what a name stands for, where that is believed `for_now`.
-fn entry_ttl(node: Option<&Node>, for_now: Duration) -> Duration {
-    match node {
-        Some(Node::File(_)) => for_now.min(LONGEST_TTL),
-        Some(Node::Directory(_)) | None => for_now.min(UNTOLD_LASTS),
-    }
-}
-
-fn attributes(node: &Node, ownership: &Ownership) -> FileAttr {
-    let (kind, perm, size, time, nlink) = match node {
-        Node::File(version) => (
-            FileType::RegularFile,
-            match version.meta.storage.is_archived() {
-                true => 0,
-                false => ownership.file_mode,
-            },
-            version.meta.size,
-            version.meta.last_modified,
-            1,
-        ),
-        Node::Directory(_) => (
-            FileType::Directory,
-            ownership.dir_mode,
-            0,
-            ownership.mounted,
-            2,
-        ),
-    };
-    FileAttr {
-        ino: INodeNo(node.number().get()),
-        size,
-        blocks: size.div_ceil(512),
-        atime: time,
-        mtime: time,
-        ctime: time,
-        crtime: time,
-        kind,
-        perm,
-        nlink,
-        uid: ownership.uid,
-        gid: ownership.gid,
-        rdev: 0,
-        blksize: PREFERRED_READ,
-        flags: 0,
-    }
-}
-
-/// The answer for a name that is known to be absent: an entry with inode 0, which the kernel caches,
-/// as it does not cache ENOENT.
-fn absent(ownership: &Ownership) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: ownership.mounted,
-        mtime: ownership.mounted,
-        ctime: ownership.mounted,
-        crtime: ownership.mounted,
-        kind: FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 0,
-        flags: 0,
-    }
 }
 
 /// `.` and `..` come before the entries: offset 2 is the first of these.
@@ -349,25 +240,16 @@ impl Filesystem for Adapter {
         let under_way = self.fs.under_way(ino.0);
         self.run(span, async move {
             let _until_answered = under_way;
-            let mut next = offset;
-            let mut full = false;
-            for dot in [".", ".."].iter().skip(skipped(offset, 0)) {
-                next += 1;
-                full = full || reply.add(ino, next, FileType::Directory, dot);
-            }
-            let read = fs.read_directory(fh.0, skipped(offset, DOTS), &request, |entry, _| {
-                next += 1;
-                let kind = match entry.node {
-                    Node::File(_) => FileType::RegularFile,
-                    Node::Directory(_) => FileType::Directory,
+            let listed = list(&fs, ino, fh, offset, &request, |next, name, node| {
+                let (number, kind) = match node {
+                    None => (ino, FileType::Directory),
+                    Some((node, _)) => (number(node), kind(node)),
                 };
-                let number = INodeNo(entry.node.number().get());
-                full = full || reply.add(number, next, kind, entry.name());
-                !full
+                reply.add(number, next, kind, name)
             });
-            match within(&request, read).await {
+            match listed.await {
                 Ok(()) => reply.ok(),
-                Err(error) => reply.error(failed("readdir", &path(&fs, ino), &error)),
+                Err(errno) => reply.error(errno),
             }
         });
     }
@@ -385,30 +267,32 @@ impl Filesystem for Adapter {
         let under_way = self.fs.under_way(ino.0);
         self.run(span, async move {
             let _until_answered = under_way;
-            let mut next = offset;
-            let mut full = false;
             // The kernel takes no reference to the dots, and looks at no more than their number.
             let mut dot_attributes = absent(fs.ownership());
             dot_attributes.ino = ino;
             dot_attributes.kind = FileType::Directory;
-            for dot in [".", ".."].iter().skip(skipped(offset, 0)) {
-                next += 1;
-                let zero = Duration::ZERO;
-                full = full || reply.add(ino, next, dot, &zero, &dot_attributes, GENERATION);
-            }
-            let read = fs.read_directory(fh.0, skipped(offset, DOTS), &request, |entry, fresh| {
-                next += 1;
-                let attr = attributes(&entry.node, fs.ownership());
-                let ttl = entry_ttl(Some(&entry.node), fresh);
-                full = full || reply.add(attr.ino, next, entry.name(), &ttl, &attr, GENERATION);
+            let listed = list(&fs, ino, fh, offset, &request, |next, name, node| {
+                let Some((node, fresh)) = node else {
+                    return reply.add(
+                        ino,
+                        next,
+                        name,
+                        &Duration::ZERO,
+                        &dot_attributes,
+                        GENERATION,
+                    );
+                };
+                let attr = attributes(node, fs.ownership());
+                let ttl = entry_ttl(Some(node), fresh);
+                let full = reply.add(attr.ino, next, name, &ttl, &attr, GENERATION);
                 if !full {
-                    fs.remember(&entry.node);
+                    fs.remember(node);
                 }
-                !full
+                full
             });
-            match within(&request, read).await {
+            match listed.await {
                 Ok(()) => reply.ok(),
-                Err(error) => reply.error(failed("readdir", &path(&fs, ino), &error)),
+                Err(errno) => reply.error(errno),
             }
         });
     }
@@ -472,13 +356,29 @@ impl Filesystem for Adapter {
 /// All extended attributes begin with this.
 const ATTRIBUTE_PREFIX: &str = "user.s3.";
 
-/// Answers with `value`, or with its length where the kernel asks for that.
-fn attribute(value: &[u8], room: u32, reply: ReplyXattr) {
-    match u32::try_from(value.len()) {
-        Ok(len) if room == 0 => reply.size(len),
-        Ok(len) if len <= room => reply.data(value),
-        _ => reply.error(Errno::ERANGE),
+/// Lists a directory from `offset` on, the dots first, until `add` says that the reply is full. It is given the
+/// offset behind each entry, the name, and, but for the dots, what that stands for and for how long.
+async fn list(
+    fs: &Fs,
+    ino: INodeNo,
+    fh: FileHandle,
+    offset: u64,
+    request: &Request,
+    mut add: impl FnMut(u64, &str, Option<(&Node, Duration)>) -> bool,
+) -> Result<(), Errno> {
+    let mut next = offset;
+    let mut full = false;
+    for dot in [".", ".."].iter().skip(skipped(offset, 0)) {
+        next += 1;
+        full = full || add(next, dot, None);
     }
+    let read = fs.read_directory(fh.0, skipped(offset, DOTS), request, |entry, fresh| {
+        next += 1;
+        full = full || add(next, entry.name(), Some((&entry.node, fresh)));
+        !full
+    });
+    let read = within(request, read).await;
+    read.map_err(|error| failed("readdir", &path(fs, ino), &error))
 }
 
 /// How many of what begins at `from` lie before `offset`.

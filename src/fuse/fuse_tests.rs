@@ -3,6 +3,7 @@ use std::time::SystemTime;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::fs::Ownership;
 use crate::namespace::{KeyList, Namespace};
 use crate::network::Network;
 use crate::reader::Reader;
