@@ -7,7 +7,8 @@
 use futures_util::{StreamExt as _, stream};
 use tokio::time::Instant;
 
-use super::known::{End, Place, Span, just_behind};
+use super::key_space::{End, Span, just_behind};
+use super::known::Place;
 use super::names::looks_like_a_file;
 use super::{Dir, Namespace, Node, PAGE, split};
 use crate::request::Request;

@@ -1,9 +1,7 @@
 //! What is known of one directory: intervals of key space, each with what was found in it.
 //!
-//! What stands in a directory has a place, the part of its key behind the directory's prefix: the
-//! file `x` stands at `x`, the directory `x` at `x/`, so places sort as S3 lists them. An interval
-//! says when S3 was asked about all places in it, and what stood there; nothing else did. Intervals
-//! are half open, disjoint, and newer ones take the place of older ones.
+//! An interval says when S3 was asked about all places in it ([`key_space`](super::key_space)), and what stood
+//! there; nothing else did. Intervals are half open, disjoint, and newer ones take the place of older ones.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -11,74 +9,10 @@ use std::ops::Bound;
 use tokio::time::Instant;
 
 use super::guess::Habit;
+use super::key_space::{End, Span, Way};
 use super::{Dir, Inodes, Node};
 use crate::s3::{ObjectMeta, ObjectVersion};
 use crate::sync::{Arc, AtomicU64, Ordering};
-
-/// Which way a directory is read, in the order of its keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// As it is listed.
-    Forward,
-    /// From its end.
-    Back,
-}
-
-impl Way {
-    /// The other one.
-    #[must_use]
-    pub fn turned(self) -> Self {
-        match self {
-            Self::Forward => Self::Back,
-            Self::Back => Self::Forward,
-        }
-    }
-
-    /// Whether `key` comes behind `other` this way.
-    pub fn is_behind(self, key: &str, other: &str) -> bool {
-        match self {
-            Self::Forward => key > other,
-            Self::Back => key < other,
-        }
-    }
-}
-
-/// A half-open interval of key space behind the directory's prefix; no end means to its last key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) start: Vec<u8>,
-    pub(super) end: Option<Vec<u8>>,
-}
-
-impl Span {
-    /// The one place `at`.
-    pub(super) fn point(at: &str) -> Self {
-        Self {
-            start: at.into(),
-            end: Some(just_behind(at)),
-        }
-    }
-
-    /// All places that begin with `prefix`, which is not empty.
-    pub(super) fn below(prefix: &str) -> Self {
-        let mut end: Vec<u8> = prefix.into();
-        if let Some(last) = end.last_mut() {
-            // No byte of UTF-8 is 0xFF.
-            *last += 1;
-        }
-        Self {
-            start: prefix.into(),
-            end: Some(end),
-        }
-    }
-}
-
-/// The least place behind `at`.
-pub(super) fn just_behind(at: &str) -> Vec<u8> {
-    let mut end: Vec<u8> = at.into();
-    end.push(0);
-    end
-}
 
 /// What is known about one name: of the file, and of the directory of that name. The outer option is
 /// whether it is known, the inner whether it exists.
@@ -100,9 +34,6 @@ impl Place {
         }
     }
 }
-
-/// The end of an interval; none is behind every key.
-pub(super) type End = Option<Box<[u8]>>;
 
 /// What stood in a stretch of key space when S3 was asked.
 #[derive(Debug)]
@@ -336,12 +267,12 @@ impl Directory {
         }
         match way {
             Way::Forward => first(self.behind(at.as_bytes()), most),
-            Way::Back => first(self.ahead_of(at.as_bytes()), most),
+            Way::Back => first(self.back_from(at.as_bytes()), most),
         }
     }
 
     /// What stands before the place `at`, as far as it is known, from there on.
-    fn ahead_of(&self, at: &[u8]) -> impl Iterator<Item = &Node> {
+    fn back_from(&self, at: &[u8]) -> impl Iterator<Item = &Node> {
         let up_to = (Bound::Unbounded, Bound::Included(at));
         let intervals = self.intervals.range::<[u8], _>(up_to).rev();
         intervals.flat_map(move |(_, interval)| {

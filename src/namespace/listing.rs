@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::known::{End, Revision, Span, just_behind};
+use super::key_space::{End, Span, just_behind};
+use super::known::Revision;
 use super::names::{is_sayable, warn_of_left_out};
 use super::ranges::{Listed, Ranges, keys_of};
 use super::{Dir, Namespace, Node};

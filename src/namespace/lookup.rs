@@ -2,7 +2,8 @@
 
 use tokio::time::Instant;
 
-use super::known::{Place, Span, just_behind};
+use super::key_space::{Span, just_behind};
+use super::known::Place;
 use super::names::{is_sayable, looks_like_a_file};
 use super::{Dir, Namespace, Node};
 use crate::request::Request;

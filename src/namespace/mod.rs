@@ -11,6 +11,7 @@
 mod denied;
 mod guess;
 mod inodes;
+mod key_space;
 mod keys;
 mod known;
 mod listing;
@@ -30,8 +31,9 @@ use lru::LruCache;
 use tokio::time::Instant;
 
 pub use inodes::Inodes;
+pub use key_space::Way;
 pub use keys::KeyList;
-pub use known::{Revision, Way};
+pub use known::Revision;
 pub use listing::{Entry, Listing, Mark};
 pub use names::looks_like_a_file;
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::guess::before_name;
+use super::key_space::{Span, just_behind};
 use super::keys::KeyList;
-use super::known::{Span, just_behind};
 use super::listing::before;
 use super::names::is_sayable;
 use super::ranges;

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 use super::PAGE;
-use super::known::{End, just_behind};
+use super::key_space::{End, just_behind};
 use super::shape::Shape;
 use crate::request::{Class, Request};
 use crate::s3::{Error, ListFrom, ListQuery, ObjectMeta, Page, S3};

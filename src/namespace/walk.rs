@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use lru::LruCache;
 use tokio::time::Instant;
 
-use super::known::{Span, just_behind};
+use super::key_space::{Span, just_behind};
 use super::names::{is_sayable, warn_of_left_out};
 use super::ranges::keys_of;
 use super::{Dir, Namespace, PAGE, split};
