@@ -38,6 +38,10 @@ mod faults;
 mod faults_of_names;
 #[path = "main/fetching.rs"]
 mod fetching;
+#[path = "main/fetching_files.rs"]
+mod fetching_files;
+#[path = "main/fetching_many.rs"]
+mod fetching_many;
 #[path = "main/handing_out.rs"]
 mod handing_out;
 #[path = "main/layers.rs"]

@@ -1,4 +1,5 @@
-//! What is fetched, when, and in how many requests: counts, not times.
+//! What is fetched of a file, when, and in how many requests: counts, not times. `fetching_files` has files that are
+//! read in turn, `fetching_many` many readers.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -12,14 +13,14 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-fn objects(keys: impl IntoIterator<Item = (String, u64)>) -> World {
+pub(crate) fn objects(keys: impl IntoIterator<Item = (String, u64)>) -> World {
     world(
         keys.into_iter()
             .map(|(key, size)| (key, Content::Synthetic { size })),
     )
 }
 
-fn one(size: u64) -> (World, Mount, File) {
+pub(crate) fn one(size: u64) -> (World, Mount, File) {
     let world = objects([("one".to_owned(), size)]);
     let mount = Mount::new(&world);
     let file = File::open(mount.path("one")).expect("open");
@@ -28,7 +29,7 @@ fn one(size: u64) -> (World, Mount, File) {
 }
 
 /// Reads and compares.
-fn read(file: &File, key: &str, offset: u64, len: u64) {
+pub(crate) fn read(file: &File, key: &str, offset: u64, len: u64) {
     let mut bytes = vec![0; usize::try_from(len).expect("small")];
     file.read_exact_at(&mut bytes, offset).expect("a read");
     assert!(
@@ -38,7 +39,7 @@ fn read(file: &File, key: &str, offset: u64, len: u64) {
 }
 
 /// Answers as far away as S3's, so that what is asked for side by side is seen to be so.
-fn far_away(world: &World) {
+pub(crate) fn far_away(world: &World) {
     world.set_shape(Shape {
         first_byte: Duration::from_millis(40),
         ..Shape::default()
@@ -46,7 +47,7 @@ fn far_away(world: &World) {
 }
 
 /// Until nothing is under way, nor about to be.
-fn until_idle(world: &World) {
+pub(crate) fn until_idle(world: &World) {
     let begin = Instant::now();
     let mut idle = 0;
     while idle < 3 {
@@ -258,75 +259,6 @@ fn long_reads_are_asked_for_by_halves_beside_few_others() {
     assert_eq!(counters.body_bytes, MIB);
 }
 
-#[test]
-fn a_look_at_the_header_does_not_fetch_the_file() {
-    let count = 20;
-    // Of some kinds more is fetched, until it turns out to be in vain.
-    for (kind, tries) in [("h5", 0), ("nc", 2)] {
-        let key = |i: u64| format!("{i:03}/granule.{kind}");
-        let world = objects((0..count).map(|i| (key(i), 6 * MIB)));
-        let mount = Mount::new(&world);
-        for i in 0..count {
-            let file = File::open(mount.path(key(i))).expect("open");
-            read(&file, &key(i), 0, 512);
-        }
-        let fetched = world.counters().body_bytes;
-        assert!(
-            fetched <= count * 256 * KIB + tries * 4 * MIB,
-            "{kind}: {fetched}"
-        );
-    }
-}
-
-/// As `grep -m 1` and `head -c` do.
-#[test]
-fn who_looks_at_the_beginning_of_one_small_file_after_the_other_does_not_fetch_them_all() {
-    const FILES: u64 = 30;
-    let key = |nth: u64| format!("{nth}/one");
-    let world = objects((0..=FILES).map(|nth| (key(nth), 5 * MIB)));
-    let mount = Mount::new(&world);
-    let look = |nth: u64| {
-        let file = File::open(mount.path(key(nth))).expect("open");
-        read(&file, &key(nth), 0, 128 * KIB);
-        until_idle(&world);
-        file
-    };
-    (0..FILES / 2).for_each(|nth| drop(look(nth)));
-    world.reset_counters();
-    let files: Vec<_> = (FILES / 2..FILES).map(look).collect();
-    let fetched = world.counters().body_bytes;
-    assert!(fetched < FILES * MIB, "{fetched}");
-    // Until they are read on.
-    for (nth, file) in (FILES / 2..).zip(&files) {
-        read(file, &key(nth), 2 * MIB, 4 * KIB);
-    }
-    world.reset_counters();
-    drop(look(FILES));
-    assert!(world.counters().body_bytes > 4 * MIB);
-}
-
-/// A sample of each granule, none of which is worth all of it.
-#[test]
-fn files_of_which_little_is_read_here_and_there_do_not_come_whole_one_after_the_other() {
-    let key = |nth: u64| format!("run/{nth}.h5");
-    let world = objects((0..10).map(|nth| (key(nth), 100 * MIB)));
-    far_away(&world);
-    let mount = Mount::new(&world);
-    let sample = |nth: u64| {
-        let file = File::open(mount.path(key(nth))).expect("open");
-        for place in [50, 3, 81, 27, 64, 12] {
-            read(&file, &key(nth), (place + nth) * MIB, 4 * KIB);
-        }
-    };
-    (0..5).for_each(sample);
-    until_idle(&world);
-    world.reset_counters();
-    (5..10).for_each(sample);
-    until_idle(&world);
-    let fetched = world.counters().body_bytes;
-    assert!(fetched < 30 * MIB, "{fetched}");
-}
-
 /// The first bytes come as the file is looked up, and the rest of the header not with them: who reads on finds it all
 /// the same.
 #[test]
@@ -444,228 +376,6 @@ fn objects_that_come_whole_do_not_push_one_another_out() {
         read(&b, "b", place * 37 % 95 * MIB + 500 * KIB, 4 * KIB);
     }
     until_fetched(&world, size * 9 / 10);
-}
-
-#[test]
-fn files_in_listing_order_are_fetched_before_they_are_opened_and_once() {
-    read_in_order(0..200);
-}
-
-/// The latest day first.
-#[test]
-fn files_from_the_last_one_back_are_fetched_before_they_are_opened_and_once() {
-    read_in_order((300..500).rev());
-}
-
-/// Reads 200 of 1,000 files.
-fn read_in_order(order: impl Iterator<Item = u64>) {
-    const FILES: u64 = 200;
-    let key = |i: u64| format!("run/{i:04}.nc");
-    let world = objects((0..1000).map(|i| (key(i), 100 * KIB)));
-    let mount = Mount::new(&world);
-    assert_eq!(mount.names("run").len(), 1000);
-    far_away(&world);
-    world.reset_counters();
-    for i in order {
-        assert!(mount.read(&key(i)) == computed(&key(i), 0, 102_400), "{i}");
-    }
-    let counters = world.counters();
-    let mut fetched = world.requests();
-    fetched.retain(|request| request.op == Op::Get);
-    let ahead = fetched.len() as u64 - FILES;
-    assert!(ahead <= 48, "{ahead} files fetched that nobody read");
-    assert!(counters.depth <= 60, "{} waited in turn", counters.depth);
-    fetched.sort_by(|a, b| a.key.cmp(&b.key));
-    let twice = fetched.windows(2).find(|two| two[0].key == two[1].key);
-    assert!(twice.is_none(), "{twice:?}");
-}
-
-/// Reads the header of each of these files, of 20 MiB, and a row of each of six levels.
-fn read_boxes(mount: &Mount, keys: &[String]) {
-    for key in keys {
-        let file = File::open(mount.path(key)).expect("open");
-        read(&file, key, 0, 8 * KIB);
-        for level in 0..6 {
-            read(&file, key, 3 * MIB + level * 2_500_000, 40 * KIB);
-        }
-    }
-}
-
-/// The same box of each day, as a time series is made.
-#[test]
-fn files_of_a_collection_are_fetched_where_those_before_were_read() {
-    const FILES: usize = 40;
-    let key = |i: usize| format!("day/sst{i:04}.dat");
-    let world = objects((0..100).map(|i| (key(i), 20 * MIB)));
-    let mount = Mount::new(&world);
-    assert_eq!(mount.names("day").len(), 100);
-    far_away(&world);
-    world.reset_counters();
-    let keys: Vec<_> = (0..FILES).map(key).collect();
-    read_boxes(&mount, &keys);
-    let counters = world.counters();
-    // Seven for each of two, and then one now and then.
-    assert!(counters.depth <= 32, "{} waited in turn", counters.depth);
-    until_idle(&world);
-    // First bytes, and the rows with what surrounds them, of ten more at the end; two of the first came whole.
-    let fetched = world.counters().body_bytes;
-    assert!(fetched <= 90 * MIB, "{fetched}");
-}
-
-/// Tables of contents of Parquet or zip files, each as long as it happens to be.
-#[test]
-fn files_that_are_read_at_their_end_are_fetched_there() {
-    const FILES: u64 = 40;
-    let key = |i: u64| format!("part/{i:04}.parquet");
-    let size = |i: u64| 20 * MIB + i * 12_345;
-    let world = objects((0..100).map(|i| (key(i), size(i))));
-    let mount = Mount::new(&world);
-    assert_eq!(mount.names("part").len(), 100);
-    far_away(&world);
-    world.reset_counters();
-    for i in 0..FILES {
-        let file = File::open(mount.path(key(i))).expect("open");
-        read(&file, &key(i), size(i) - 64 * KIB, 64 * KIB);
-    }
-    let counters = world.counters();
-    // As many are ahead as a quarter of what was read, and at least four.
-    assert!(counters.depth <= 13, "{} waited in turn", counters.depth);
-    until_idle(&world);
-    let counters = world.counters();
-    // One each, also of ten more at the end, and two or three of the first ones.
-    let (requests, fetched) = (counters.get, counters.body_bytes);
-    assert!(requests <= 64, "{requests}");
-    assert!(fetched <= 64 * 96 * KIB, "{fetched}");
-}
-
-#[test]
-fn files_of_a_collection_in_any_order_and_place_take_one_round_trip_each() {
-    const FILES: usize = 20;
-    let key = |i: usize| format!("{}/{}/sst{i:04}.dat", 2000 + i / 5, i % 5);
-    let world = objects((0..FILES).map(|i| (key(i), 20 * MIB)));
-    let mount = Mount::new(&world);
-    let mut keys: Vec<_> = (0..FILES).map(key).collect();
-    fastrand::Rng::with_seed(3).shuffle(&mut keys);
-    // As xarray's open_mfdataset holds them.
-    let open = |key: &String| File::open(mount.path(key)).expect("open");
-    let files: Vec<_> = keys.iter().map(open).collect();
-    far_away(&world);
-    world.reset_counters();
-    read_boxes(&mount, &keys);
-    let counters = world.counters();
-    // Seven for each of two, and then one.
-    let most = 2 * 7 + FILES as u64;
-    assert!(counters.depth <= most, "{} waited in turn", counters.depth);
-    drop(files);
-}
-
-#[test]
-fn who_reads_files_to_their_end_finds_the_next_ones_there_whole() {
-    const FILES: u64 = 30;
-    let key = |i: u64| format!("run/{i:04}.nc");
-    let world = objects((0..60).map(|i| (key(i), 6 * MIB)));
-    let mount = Mount::new(&world);
-    assert_eq!(mount.names("run").len(), 60);
-    far_away(&world);
-    world.reset_counters();
-    for i in 0..FILES {
-        assert!(mount.read(&key(i)) == computed(&key(i), 0, 6 << 20), "{i}");
-    }
-    let counters = world.counters();
-    // Of the first ones each costs two or three.
-    assert!(counters.depth <= 24, "{} waited in turn", counters.depth);
-    until_idle(&world);
-    let read = FILES * 6 * MIB;
-    let fetched = world.counters().body_bytes;
-    assert!(fetched >= read && fetched <= 2 * read, "{fetched}");
-    for i in FILES..60 {
-        assert!(mount.read(&key(i)) == computed(&key(i), 0, 6 << 20), "{i}");
-    }
-    assert_eq!(world.counters().body_bytes, 2 * read, "each byte once");
-}
-
-#[test]
-fn sixteen_processes_share_the_run_through_a_directory() {
-    const FILES: u64 = 480;
-    let key = |i: u64| format!("run/{i:04}.nc");
-    let world = objects((0..FILES).map(|i| (key(i), 50 * KIB)));
-    let mount = Mount::new(&world);
-    mount.names("run");
-    far_away(&world);
-    world.reset_counters();
-    std::thread::scope(|scope| {
-        for reader in 0..16 {
-            let mount = &mount;
-            scope.spawn(move || {
-                for i in (reader..FILES).step_by(16) {
-                    assert!(mount.read(&key(i)) == computed(&key(i), 0, 51_200), "{i}");
-                }
-            });
-        }
-    });
-    let fetched = world.counters().body_bytes;
-    // Where the machine stalls, a read or two may be hedged.
-    let expected = FILES * 50 * KIB..=(FILES + 3) * 50 * KIB;
-    assert!(expected.contains(&fetched), "each once: {fetched}");
-}
-
-#[test]
-fn a_thousand_open_files_are_read_at_once_within_the_limit() {
-    let key = |i: u64| format!("{:02}/{i:04}", i % 50);
-    let world = objects((0..1000).map(|i| (key(i), MIB)));
-    let mount = Mount::with_args(&world, &["--memory-limit", "64MiB"]);
-    let open = |i| File::open(mount.path(key(i))).expect("open");
-    let files: Vec<_> = (0..1000).map(open).collect();
-    std::thread::scope(|scope| {
-        for (files, first) in files.chunks(10).zip((0..).step_by(10)) {
-            scope.spawn(move || {
-                for (file, i) in files.iter().zip(first..) {
-                    read(file, &key(i), 0, MIB);
-                }
-            });
-        }
-    });
-    let peak = mount.peak_rss();
-    assert!(peak <= (64 + 100) * MIB, "{} MiB", peak / MIB);
-}
-
-#[test]
-fn sixty_four_readers_of_their_own_part_of_one_object_fetch_it_about_once() {
-    let part = 4 * MIB;
-    let (world, mount, file) = one(64 * part);
-    drop(file);
-    std::thread::scope(|scope| {
-        for reader in 0..64 {
-            let file = File::open(mount.path("one")).expect("open");
-            scope.spawn(move || {
-                for step in 0..4 {
-                    read(&file, "one", reader * part + step * MIB, MIB);
-                }
-            });
-        }
-    });
-    // Some read ahead into parts whose readers are far from their start already.
-    let fetched = world.counters().body_bytes;
-    assert!(fetched <= 64 * part * 120 / 100, "{fetched}");
-}
-
-#[test]
-fn readers_over_block_borders_come_through_with_the_least_memory() {
-    let world = objects([("one".to_owned(), GIB)]);
-    let mount = Mount::with_args(&world, &["--memory-limit", "16MiB"]);
-    std::thread::scope(|scope| {
-        for reader in 0..100 {
-            let file = File::open(mount.path("one")).expect("open");
-            scope.spawn(move || {
-                for step in 0..5 {
-                    let block = 1 + (reader * 613 + step * 7919) % 1000;
-                    read(&file, "one", block * MIB - 100_000, 300_000);
-                }
-            });
-        }
-    });
-    let peak = mount.peak_rss();
-    assert!(peak <= (16 + 100) * MIB, "{} MiB", peak / MIB);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Much at once, and with little to do it with: memory, descriptors, processor. All is bounded and comes to
 //! an end; how long that takes is for `scripts/bench`.
 //!
-//! `fetching` has more of it: a thousand open files within 64 MiB, and a hundred readers over block borders
+//! `fetching_many` has more of it: a thousand open files within 64 MiB, and a hundred readers over block borders
 //! with the least memory there may be.
 
 use std::collections::HashSet;
