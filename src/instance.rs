@@ -35,7 +35,8 @@ pub async fn region() -> Option<String> {
         .inspect_err(|error| tracing::debug!("no instance metadata: {error}"))
         .ok()
         .flatten()
-        .filter(|region| is_region(region))
+        // Whatever else answers there (a captive portal, a proxy) must not get into messages.
+        .filter(|region| network::is_region(region))
 }
 
 /// What the service says; `None` if that is too much to be a region.
@@ -57,10 +58,4 @@ async fn text(request: reqwest::RequestBuilder) -> reqwest::Result<Option<String
     let answer = request.send().await?.error_for_status()?;
     let body = network::body_up_to(answer, MOST).await?;
     Ok(body.and_then(|body| String::from_utf8(body).ok()))
-}
-
-/// Whatever else answers there (a captive portal, a proxy) must not get into messages.
-fn is_region(text: &str) -> bool {
-    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    (1..=32).contains(&text.len()) && text.bytes().all(fits)
 }

@@ -167,6 +167,13 @@ pub fn is_loopback(url: &Url) -> bool {
     }
 }
 
+/// Whether this may name a region of AWS, as `us-west-2` does: a part of a host name, and no more. Twice as long as any
+/// there is.
+pub fn is_region(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=32).contains(&text.len()) && text.bytes().all(fits)
+}
+
 /// An error with all its causes: the HTTP client tells the interesting one last.
 pub fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use crate::network::is_region;
+
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: u32 = text
         .parse()
@@ -50,13 +52,12 @@ pub(super) fn memory_limit(text: &str) -> Result<u64, String> {
     Ok(size.as_u64())
 }
 
-/// `us-west-2`; what passes is part of a host name and no more.
+/// `us-west-2`
 pub(super) fn region(text: &str) -> Result<String, String> {
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if text.is_empty() || !text.chars().all(allowed) {
-        return Err("the name of an AWS region is needed, for instance us-west-2".to_owned());
+    match is_region(text) {
+        true => Ok(text.to_owned()),
+        false => Err("the name of an AWS region is needed, for instance us-west-2".to_owned()),
     }
-    Ok(text.to_owned())
 }
 
 pub(super) fn mode(text: &str) -> Result<u16, String> {

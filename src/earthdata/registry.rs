@@ -8,6 +8,8 @@
 
 use reqwest::Url;
 
+use crate::network::is_region;
+
 /// One bucket of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BucketRow {
@@ -199,11 +201,6 @@ pub(super) fn is_bucket(name: &str) -> bool {
         && name.chars().all(allowed)
         && !name.starts_with(['-', '.'])
         && !name.ends_with(['-', '.'])
-}
-
-fn is_region(name: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    (1..=32).contains(&name.len()) && name.chars().all(allowed)
 }
 
 /// The archive behind the first of CMR's providers, by the name that its users know.

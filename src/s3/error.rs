@@ -5,7 +5,7 @@ use quick_xml::Reader;
 use quick_xml::events::Event;
 
 use crate::credentials;
-use crate::network::causes;
+use crate::network::{causes, is_region};
 use crate::s3::list_xml::resolve;
 
 /// Why there is no answer.
@@ -91,6 +91,7 @@ impl Failure {
             (code, "") => plain(code),
             (code, message) => plain(&format!("{code}: {message}")),
         };
+        // A server may have named something for the user to paste into a shell.
         let region = region.filter(|region| is_region(region));
         match (status, code, region) {
             (
@@ -135,12 +136,6 @@ fn short(text: String) -> String {
 pub(super) fn plain(text: &str) -> String {
     let text = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     short(text.collect())
-}
-
-/// Whether a server may have named a region, and not something for the user to paste into a shell.
-fn is_region(name: &str) -> bool {
-    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    (1..=32).contains(&name.len()) && name.bytes().all(fits)
 }
 
 /// `Code` and `Message` of S3's error document, empty where it has none.
