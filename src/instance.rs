@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::network;
+use crate::network::{self, Network};
 
 /// The service is on the machine's own host: it answers in milliseconds, or not at all.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ pub async fn region() -> Option<String> {
 
 /// What the service says; `None` if that is too much to be a region.
 async fn ask(endpoint: &str) -> reqwest::Result<Option<String>> {
-    let client = network::http_client().no_proxy().build()?;
+    let client = Network::default().http_client()?.no_proxy().build()?;
     let token = client
         .put(format!("{endpoint}/latest/api/token"))
         .header("x-aws-ec2-metadata-token-ttl-seconds", "60");

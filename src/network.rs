@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use reqwest::Url;
+use reqwest::{Certificate, Url};
 
 /// Never "Mozilla": Earthdata's servers answer browsers with pages.
 pub const USER_AGENT: &str = concat!("s3credmount/", env!("CARGO_PKG_VERSION"));
@@ -74,6 +74,23 @@ impl Network {
         }
         Ok(Self { authorities })
     }
+
+    /// The beginning of every HTTP client but S3's: no redirects of its own, and TLS by `ring`.
+    ///
+    /// # Errors
+    /// Where the authorities are no certificates.
+    pub fn http_client(&self) -> reqwest::Result<reqwest::ClientBuilder> {
+        // Several parts of a program may do this; the first one wins, and all ask for the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let builder = reqwest::Client::builder()
+            .user_agent(USER_AGENT)
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false);
+        match &self.authorities {
+            None => Ok(builder),
+            Some(pem) => Ok(builder.tls_certs_only(Certificate::from_pem_bundle(pem)?)),
+        }
+    }
 }
 
 /// Whether both stacks take it for a proxy; others they ignore without a word.
@@ -84,16 +101,6 @@ fn is_proxy(text: &str) -> bool {
         false => format!("http://{text}"),
     };
     Url::parse(&text).is_ok_and(|url| schemes.contains(&url.scheme()) && url.has_host())
-}
-
-/// The beginning of every HTTP client but S3's: no redirects of its own, and TLS by `ring`.
-pub fn http_client() -> reqwest::ClientBuilder {
-    // Several parts of a program may do this; the first one wins, and all ask for the same.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-        .user_agent(USER_AGENT)
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
 }
 
 /// The whole body of an answer; `None` where it is larger than `most`, which is all of it that is ever

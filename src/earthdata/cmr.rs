@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, StatusCode, Url};
+use reqwest::{StatusCode, Url};
 
 use super::registry::Table;
 use super::sweep::{Page, Tally};
@@ -123,12 +123,10 @@ pub async fn sweep(
 }
 
 fn client(url: &Url, network: &Network) -> reqwest::Result<reqwest::Client> {
-    let mut builder = network::http_client()
+    let mut builder = network
+        .http_client()?
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(PAGE_TIMEOUT);
-    if let Some(pem) = &network.authorities {
-        builder = builder.tls_certs_only(Certificate::from_pem_bundle(pem)?);
-    }
     // Plain http is on this machine, where a proxy cannot go.
     if url.scheme() != "https" {
         builder = builder.no_proxy();

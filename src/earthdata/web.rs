@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
+use reqwest::Url;
 use reqwest::cookie::Jar;
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION};
-use reqwest::{Certificate, Url};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::error::Error;
@@ -149,11 +149,8 @@ impl Web {
         // TEA makes it a part of the name under which AWS logs what the credentials do.
         let program = HeaderMap::from_iter([(APP_NAME, HeaderValue::from_static("s3credmount"))]);
         let builder = || {
-            let mut builder = network::http_client();
-            if let Some(pem) = &network.authorities {
-                builder = builder.tls_certs_only(Certificate::from_pem_bundle(pem)?);
-            }
-            Ok(builder
+            Ok(network
+                .http_client()?
                 .default_headers(program.clone())
                 .cookie_provider(Arc::clone(&cookies))
                 .connect_timeout(CONNECT_TIMEOUT)
