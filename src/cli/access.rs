@@ -13,6 +13,25 @@ use crate::earthdata::{self, LoginSettings, Table};
 use crate::network;
 use crate::s3;
 
+/// How to read a bucket: with which credentials, if any, and from where.
+#[derive(Debug, Args)]
+pub(super) struct BucketArgs {
+    #[command(flatten)]
+    credentials: CredentialArgs,
+
+    /// Send requests unsigned, to a bucket that is public: no login, no credentials
+    #[arg(
+        long,
+        env = "S3CREDMOUNT_NO_SIGN_REQUEST",
+        help_heading = "Credentials"
+    )]
+    #[arg(action = ArgAction::SetTrue, value_parser = values::switch)]
+    no_sign_request: bool,
+
+    #[command(flatten)]
+    s3: S3Args,
+}
+
 /// Where credentials come from.
 #[derive(Debug, Args)]
 pub(super) struct CredentialArgs {
@@ -58,7 +77,7 @@ pub(super) struct CredentialArgs {
 
 /// Where the bucket is.
 #[derive(Debug, Args)]
-pub(super) struct S3Args {
+struct S3Args {
     /// Another S3 server than AWS's
     #[arg(
         long,
@@ -99,6 +118,21 @@ pub(super) struct S3Args {
     no_checksums: bool,
 }
 
+impl BucketArgs {
+    /// Settings for the credentials of `bucket`, unless requests are to be unsigned, and for its client.
+    pub(super) fn settings(
+        self,
+        bucket: &str,
+        table: &Table,
+    ) -> Result<(Option<credentials::Settings>, s3::Settings), String> {
+        let credentials = match self.no_sign_request {
+            true => None,
+            false => Some(self.credentials.settings(bucket, table)?),
+        };
+        Ok((credentials, self.s3.settings(bucket, table)?))
+    }
+}
+
 impl CredentialArgs {
     /// Settings for the credentials of `bucket`.
     pub(super) fn settings(
@@ -134,7 +168,7 @@ impl CredentialArgs {
 
 impl S3Args {
     /// Settings for the client of `bucket`.
-    pub(super) fn settings(self, bucket: &str, table: &Table) -> Result<s3::Settings, String> {
+    fn settings(self, bucket: &str, table: &Table) -> Result<s3::Settings, String> {
         let row = table.find(bucket);
         let region = self
             .region

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
-use super::access::{CredentialArgs, S3Args, absolute};
+use super::access::{BucketArgs, absolute};
 use super::places::state_directory;
 use super::tools::ToolArgs;
 use super::{Run, values};
@@ -31,19 +31,7 @@ pub(super) struct MountArgs {
     mountpoint: PathBuf,
 
     #[command(flatten)]
-    credentials: CredentialArgs,
-
-    /// Send requests unsigned, to a bucket that is public: no login, no credentials
-    #[arg(
-        long,
-        env = "S3CREDMOUNT_NO_SIGN_REQUEST",
-        help_heading = "Credentials"
-    )]
-    #[arg(action = ArgAction::SetTrue, value_parser = values::switch)]
-    no_sign_request: bool,
-
-    #[command(flatten)]
-    s3: S3Args,
+    bucket: BucketArgs,
 
     /// Stay in the foreground
     #[arg(short, long, env = "S3CREDMOUNT_FOREGROUND", help_heading = "Mount")]
@@ -169,10 +157,7 @@ impl MountArgs {
             ));
         }
         let source: Source = self.source.parse()?;
-        let credentials = match self.no_sign_request {
-            true => None,
-            false => Some(self.credentials.settings(source.bucket(), table)?),
-        };
+        let (credentials, s3) = self.bucket.settings(source.bucket(), table)?;
         let destination = match self.log_file {
             Some(file) => log::Destination::File(absolute(file)?),
             None if self.foreground => log::Destination::Stderr,
@@ -201,7 +186,7 @@ impl MountArgs {
         let mount = Config {
             mountpoint: self.mountpoint,
             credentials,
-            s3: self.s3.settings(source.bucket(), table)?,
+            s3,
             source,
             network: Network::from_environment()?,
             exec: self.exec,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 
-use super::access::{CredentialArgs, S3Args};
+use super::access::{BucketArgs, CredentialArgs};
 use super::{Command, places, values};
 use crate::earthdata::{self, Table};
 use crate::log;
@@ -83,19 +83,7 @@ pub(super) struct CheckArgs {
     source: String,
 
     #[command(flatten)]
-    credentials: CredentialArgs,
-
-    /// Send requests unsigned, to a bucket that is public: no login, no credentials
-    #[arg(
-        long,
-        env = "S3CREDMOUNT_NO_SIGN_REQUEST",
-        help_heading = "Credentials"
-    )]
-    #[arg(action = ArgAction::SetTrue, value_parser = values::switch)]
-    no_sign_request: bool,
-
-    #[command(flatten)]
-    s3: S3Args,
+    bucket: BucketArgs,
 
     /// Check also whether other users can be let in
     #[arg(long, env = "S3CREDMOUNT_ALLOW_OTHER", help_heading = "Mount")]
@@ -199,18 +187,14 @@ impl BucketsArgs {
 impl CheckArgs {
     fn into_tool(self, table: &Table) -> Result<(Tool, u8), String> {
         let source: Source = self.source.parse()?;
-        let bucket = source.bucket();
-        let mut credentials = match self.no_sign_request {
-            true => None,
-            false => Some(self.credentials.settings(bucket, table)?),
-        };
+        let (mut credentials, s3) = self.bucket.settings(source.bucket(), table)?;
         // What another process has got says nothing of the login as it is now.
         if let Some(settings) = &mut credentials {
             settings.sharing.always_fetch = true;
         }
         let tool = Tool::Check(check::Config {
             credentials,
-            s3: self.s3.settings(bucket, table)?,
+            s3,
             source,
             network: Network::from_environment()?,
             allow_other: self.allow_other,
