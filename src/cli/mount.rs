@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::access::{BucketArgs, absolute};
 use super::places::state_directory;
@@ -116,6 +116,13 @@ pub(super) struct MountArgs {
     )]
     keys: Option<PathBuf>,
 
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// Where the log goes, and what it looks like.
+#[derive(Debug, Args)]
+struct LogArgs {
     /// Where to log to [default: stderr in the foreground; in the background syslog where there is
     /// one, else a file below ~/.local/state/s3credmount]
     #[arg(
@@ -158,27 +165,9 @@ impl MountArgs {
         }
         let source: Source = self.source.parse()?;
         let (credentials, s3) = self.bucket.settings(source.bucket(), table)?;
-        let destination = match self.log_file {
-            Some(file) => log::Destination::File(absolute(file)?),
-            None if self.foreground => log::Destination::Stderr,
-            None => {
-                let at = absolute(self.mountpoint.clone())?;
-                let name = format!("{}/{}{}", source.bucket(), source.prefix(), at.display());
-                log::Destination::in_background(state_directory, &name.replace("//", "/"))?
-            }
-        };
-        let log = log::Settings {
-            destination,
-            format: match self.log_format {
-                LogFormat::Text => log::Format::Text,
-                LogFormat::Json => log::Format::Json,
-            },
-            level: match self.verbose {
-                0 => log::Level::Info,
-                1 => log::Level::Debug,
-                _ => log::Level::Trace,
-            },
-        };
+        let log = self
+            .log
+            .settings(&source, &self.mountpoint, self.foreground)?;
         let keys = match &self.keys {
             Some(file) => read_keys(file, &source)?,
             None => KeyList::default(),
@@ -204,6 +193,38 @@ impl MountArgs {
             mount,
             log,
             foreground: self.foreground,
+        })
+    }
+}
+
+impl LogArgs {
+    /// Settings for the log of a mount of `source`.
+    fn settings(
+        self,
+        source: &Source,
+        mountpoint: &Path,
+        foreground: bool,
+    ) -> Result<log::Settings, String> {
+        let destination = match self.log_file {
+            Some(file) => log::Destination::File(absolute(file)?),
+            None if foreground => log::Destination::Stderr,
+            None => {
+                let at = absolute(mountpoint.to_owned())?;
+                let name = format!("{}/{}{}", source.bucket(), source.prefix(), at.display());
+                log::Destination::in_background(state_directory, &name.replace("//", "/"))?
+            }
+        };
+        Ok(log::Settings {
+            destination,
+            format: match self.log_format {
+                LogFormat::Text => log::Format::Text,
+                LogFormat::Json => log::Format::Json,
+            },
+            level: match self.verbose {
+                0 => log::Level::Info,
+                1 => log::Level::Debug,
+                _ => log::Level::Trace,
+            },
         })
     }
 }
