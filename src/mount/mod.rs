@@ -44,7 +44,7 @@ use crate::sync::Arc;
 
 /// How long a mount tries to get its first credentials: together with the first answer of the bucket
 /// less than the 30 s within which it says that it cannot.
-const FIRST_CREDENTIALS: Duration = Duration::from_secs(17);
+pub(crate) const FIRST_CREDENTIALS: Duration = Duration::from_secs(17);
 /// How long files that are still open keep a process that was told to end.
 const OPEN_FILES_KEEP: Duration = Duration::from_secs(5);
 /// How long those who still wait may take to be answered when the process ends.

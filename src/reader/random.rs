@@ -4,12 +4,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::cursor::LARGE;
 use crate::s3::ByteRange;
 
 /// At first: with 25 ms to the first byte and 90 MB/s a connection, its bytes cost a tenth of the wait.
 const FIRST: u64 = 256 << 10;
-/// Reads from this size on are fetched as they are, unless larger widths have been found to pay.
-const LARGE: u64 = 64 << 10;
 /// Below it, the request costs more than its bytes.
 const NARROWEST: u64 = 16 << 10;
 const WIDEST: u64 = 1 << 20;
@@ -81,6 +80,7 @@ impl Width {
         } else if self.misses_ever == 1 && size - read.end() < TAIL / 4 {
             (read.start().min(size.saturating_sub(TAIL)), size)
         } else if read.len() < self.bytes && (read.len() < LARGE || self.bytes > FIRST) {
+            // One of data comes as it is, unless larger widths have been found to pay.
             let start = read.start() - read.start() % self.bytes;
             (start, read.end().next_multiple_of(self.bytes).min(size))
         } else {

@@ -11,15 +11,13 @@ use super::checksum::{self, Checksum};
 use super::client::{Connection, S3};
 use super::error::Error;
 use super::pace::{PATIENCE, Pace};
-use super::retry::{self, Attempt};
+use super::retry::{self, Attempt, MOST_PATIENCE};
 use super::types::{ByteRange, ETag};
 use crate::request::Request;
 use crate::sync::Arc;
 
 /// The longest pause between two requests for a body that breaks off.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// A body that is given up again and again gets so much time in the end.
-const MOST_PATIENCE: Duration = Duration::from_secs(32);
 /// Bodies with wrong bytes in a row, after which there is no hope: what changes one body in ten by chance
 /// changes so many once in a million times.
 const MOST_WRONG: u32 = 6;

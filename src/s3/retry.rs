@@ -20,7 +20,8 @@ const PREFETCH_RETRIES: usize = 2;
 /// full page of a listing takes some more. Each further attempt waits twice as long, so that a server that
 /// is slow by nature can be read, too.
 const FIRST_PATIENCE: Duration = Duration::from_secs(4);
-const MOST_PATIENCE: Duration = Duration::from_secs(32);
+/// What waits twice as long each time, for an answer to begin or for a body to come on, waits no longer than this.
+pub(super) const MOST_PATIENCE: Duration = Duration::from_secs(32);
 /// From then on a failing S3 is worth a line in the log: the program that waits may not live to see its
 /// error.
 const TOLD_AFTER: Duration = Duration::from_secs(3);

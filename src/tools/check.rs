@@ -10,13 +10,11 @@ use std::time::{Duration, Instant};
 use crate::credentials::{self, Cause, Manager};
 use crate::earthdata::{self, Endpoint};
 use crate::instance;
-use crate::mount::{self, Source, Target};
+use crate::mount::{self, FIRST_CREDENTIALS, Source, Target};
 use crate::network::Network;
 use crate::request::Request;
 use crate::s3::{self, ByteRange, ETag, Page, S3};
 
-/// As long as a mount waits for its first credentials.
-const FIRST_CREDENTIALS: Duration = Duration::from_secs(17);
 /// With the time that the client takes to try again.
 const ANSWER: Duration = Duration::from_secs(15);
 /// Credentials with less left are renewed at once, and then again.
