@@ -161,15 +161,10 @@ impl Body {
                     if self.rest.is_none() {
                         self.open = None;
                     }
-                    if bytes.is_empty() {
-                        continue;
+                    match bytes.is_empty() {
+                        true => continue,
+                        false => return Ok(Some(self.came(bytes))),
                     }
-                    self.pauses = Box::new(retry::pauses());
-                    let Some(checksum) = &mut self.checksum else {
-                        return Ok(Some(Piece::Bytes(bytes)));
-                    };
-                    checksum.update(&bytes);
-                    return Ok(Some(Piece::Unproven(bytes)));
                 }
                 Ok(Some(Ok(_))) => "the body is longer than announced".to_owned(),
                 Ok(Some(Err(e))) => e.to_string(),
@@ -183,12 +178,31 @@ impl Body {
             };
             self.open = None;
             tracing::debug!(key = &*self.key, ?rest, "resuming a body: {broken}");
-            let pause = self.pauses.next().unwrap_or(LONGEST_PAUSE);
-            if Instant::now() + pause >= self.request.deadline {
+            if !self.pause().await {
                 return Err(Error::Unavailable(broken));
             }
+        }
+    }
+
+    fn came(&mut self, bytes: Bytes) -> Piece {
+        self.pauses = Box::new(retry::pauses());
+        match &mut self.checksum {
+            None => Piece::Bytes(bytes),
+            Some(checksum) => {
+                checksum.update(&bytes);
+                Piece::Unproven(bytes)
+            }
+        }
+    }
+
+    /// Waits until the next request may be sent; whether that is before the deadline.
+    async fn pause(&mut self) -> bool {
+        let pause = self.pauses.next().unwrap_or(LONGEST_PAUSE);
+        let is_in_time = Instant::now() + pause < self.request.deadline;
+        if is_in_time {
             tokio::time::sleep(pause).await;
         }
+        is_in_time
     }
 
     /// Begins anew, over another connection.
@@ -200,12 +214,8 @@ impl Body {
             return Err(Error::WrongBytes(from, algorithm, self.wrong));
         }
         // Once may be chance.
-        if self.wrong > 1 {
-            let pause = self.pauses.next().unwrap_or(LONGEST_PAUSE);
-            if Instant::now() + pause >= self.request.deadline {
-                return Err(Error::TimedOut);
-            }
-            tokio::time::sleep(pause).await;
+        if self.wrong > 1 && !self.pause().await {
+            return Err(Error::TimedOut);
         }
         self.rest = Some(self.range);
         Ok(Piece::Disproven)
