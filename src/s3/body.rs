@@ -237,10 +237,7 @@ async fn open(
                 false => Ok((s3.get(key, etag, range, &attempt).await?, None)),
             }
         };
-        let hedges = &s3.hedges.gets;
-        hedges
-            .first_of(request.class, get, || s3.free_connection())
-            .await
+        s3.hedged(&s3.hedges.gets, request, get).await
     };
     s3.retried(request, send).await
 }

@@ -7,7 +7,7 @@ use reqwest::Url;
 
 use super::checksum::Checksum;
 use super::error::{Error, Failure};
-use super::hedge::Kinds;
+use super::hedge::{Hedges, Kinds};
 use super::http::Pool;
 use super::retry::Attempt;
 use super::send::{Method, Sender, path};
@@ -86,9 +86,7 @@ impl S3 {
         let target = path(key);
         let head = async |attempt: Attempt| {
             let send = || self.sender.send(Method::Head, &target, &[], &attempt);
-            let hedges = &self.hedges.names;
-            let head = hedges.first_of(request.class, send, || self.free_connection());
-            let head = head.await?;
+            let head = self.hedged(&self.hedges.names, request, send).await?;
             let header = |name| head.headers().get(name);
             let size = header("content-length").and_then(|size| size.parse().ok());
             let (Some(size), Some(etag)) = (size, header("etag")) else {
@@ -128,8 +126,22 @@ impl S3 {
         self.proven.store(true, Ordering::Relaxed);
     }
 
+    /// Sends with `send`, and once more where that takes longer than `hedges` expect, if a connection is free then.
+    pub(super) async fn hedged<T, F>(
+        &self,
+        hedges: &Hedges,
+        request: &Request,
+        send: impl Fn() -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let may_send = || self.free_connection();
+        hedges.first_of(request.class, send, may_send).await
+    }
+
     /// A connection for demand, if one is free now.
-    pub(super) fn free_connection(&self) -> Option<Connection> {
+    fn free_connection(&self) -> Option<Connection> {
         let any = Arc::clone(&self.connections.any).try_acquire_owned();
         Some(Connection {
             _any: any.ok()?,

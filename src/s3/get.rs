@@ -93,9 +93,7 @@ impl S3 {
             let headers = [("range", asked.as_str()), checksum::ASK];
             let headers = &headers[..if self.compares { 2 } else { 1 }];
             let send = || self.sender.send(Method::Get, &target, headers, &attempt);
-            let hedges = &self.hedges.gets;
-            let answer = hedges.first_of(request.class, send, || self.free_connection());
-            let answer = answer.await?;
+            let answer = self.hedged(&self.hedges.gets, request, send).await?;
             let is_all = answer.status().as_u16() == 200;
             let got = answer.headers().get("content-range");
             let got = got.unwrap_or_default().to_owned();

@@ -140,8 +140,7 @@ impl S3 {
                 let answer = self.sender.send(Method::Get, &target, &headers, &attempt);
                 whole(answer.await?.into_body(), MAX_PAGE, attempt.patience).await
             };
-            let xml = hedges.first_of(request.class, send, || self.free_connection());
-            let page = read(&xml.await?)?;
+            let page = read(&self.hedged(hedges, request, send).await?)?;
             check(&page, query)?;
             Ok(page)
         };
