@@ -29,7 +29,8 @@ const EVIDENCE: usize = 3;
 const TURNED: usize = 8;
 /// Files fetched ahead: a quarter of what was read, within these bounds. 25 ms x 1,000 files a second
 /// are 25.
-const AHEAD: (usize, usize) = (4, 48);
+const LEAST_AHEAD: usize = 4;
+const MOST_AHEAD: usize = 48;
 /// Files read to their end before others are fetched whole.
 const WHOLE_EVIDENCE: usize = 2;
 /// So many files, and twice as many, are what is remembered of how the latest were read.
@@ -261,7 +262,9 @@ impl Run {
         let Some(step) = self.each() else {
             return Ahead::default();
         };
-        let count = (self.read / 4).clamp(AHEAD.0, AHEAD.1).min(room.starts);
+        let count = (self.read / 4)
+            .clamp(LEAST_AHEAD, MOST_AHEAD)
+            .min(room.starts);
         let files = from(&self.last, self.way, step * count);
         let files: Vec<_> = files.into_iter().skip(step - 1).step_by(step).collect();
         // Several processes have as many files open that they have not read to their end yet.

@@ -15,8 +15,8 @@ use crate::request::Request;
 use crate::s3::{ByteRange, Error, ObjectVersion};
 use crate::sync::{AbortHandle, Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 
-/// The part of the memory that objects may take by being fetched whole, all that are open together.
-const WHOLE_ROOM: (u64, u64) = (7, 8);
+/// One part in so many of the memory is not for objects that come whole, all that are open together.
+const KEPT_FROM_WHOLE: u64 = 8;
 
 /// An open object.
 #[derive(Debug)]
@@ -259,7 +259,7 @@ impl OpenObject {
         self.shared.at.store(read.start(), Ordering::Relaxed);
         let size = self.object().meta.size;
         let reader = self.reader();
-        let room = reader.cache.limit() / WHOLE_ROOM.1 * WHOLE_ROOM.0;
+        let room = reader.cache.limit() / KEPT_FROM_WHOLE * (KEPT_FROM_WHOLE - 1);
         let room = room.saturating_sub(reader.whole.load(Ordering::Relaxed));
         let mut access = self.access();
         let Access { width, visit, .. } = &mut *access;

@@ -52,9 +52,10 @@ const LEAST_HAD: f32 = 0.2;
 const CLOSED: usize = 16;
 /// So many files closed are something to learn from.
 const EVIDENCE: usize = 2;
-/// A file that comes whole in spite of its places counts so much, one that does not one less; with so much
-/// a collection is given up.
-const IN_VAIN: (u32, u32) = (2, 4);
+/// A file that comes whole in spite of its places counts so much, one that does not one less ...
+const IN_VAIN: u32 = 2;
+/// ... with so much a collection is given up.
+const GIVEN_UP: u32 = 4;
 
 /// The collections that a mount knows, by their keys without digits.
 #[derive(Debug)]
@@ -178,7 +179,7 @@ impl Places {
 
 impl Collection {
     fn is_given_up(&self) -> bool {
-        self.in_vain >= IN_VAIN.1
+        self.in_vain >= GIVEN_UP
     }
 
     /// What the next file of `size` bytes will be read at: nothing, if that is more than `most` bytes.
@@ -291,7 +292,7 @@ impl Visit {
         }
         // A small one comes with its header and its end.
         if came_whole && self.is_informed && self.size > HEADER + TAIL {
-            collection.in_vain = (collection.in_vain + IN_VAIN.0).min(2 * IN_VAIN.1);
+            collection.in_vain = (collection.in_vain + IN_VAIN).min(2 * GIVEN_UP);
             collection.much = self.read.len().div_ceil(2);
         } else if !self.read.is_empty() && self.read.len() < collection.much {
             collection.in_vain = collection.in_vain.saturating_sub(1);

@@ -13,7 +13,7 @@ use super::forward::{RAMP, START};
 const MOST: u64 = RAMP;
 /// ... and where it is more than one in so many bytes of the object, reads all over that may look like a
 /// scan by chance.
-const PART: u64 = 32;
+const ONE_IN: u64 = 32;
 /// What a scan that is known to be one may leave out now and then, as a multiple.
 const FAR: u64 = 4;
 /// The window is to hold so many steps at first.
@@ -36,7 +36,7 @@ pub(super) struct Scan {
 impl Scan {
     /// What reads of an object of `size` bytes may leave out until they are known for a scan.
     pub(super) fn most(size: u64) -> u64 {
-        MOST.min(size / PART)
+        MOST.min(size / ONE_IN)
     }
 
     /// Four steps over these bytes since `begun`, each of which left out `most` bytes at most. With it comes how
