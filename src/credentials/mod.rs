@@ -69,4 +69,4 @@ mod store;
 pub use clock::{BootClock, Clock};
 pub use first::first_or_say;
 pub use manager::{Cause, Credentials, Error, Fetch, Manager, Policy, Settings, Sharing, Source};
-pub use store::{StoreError, check_directory};
+pub use store::{StoreError, check_directory, random_key};

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,7 @@ use crate::earthdata::{Grant, LONGEST_LIFE, Refusal, is_printable};
 
 /// Session tokens have one or two KiB.
 const MAX_FILE: u64 = 64 << 10;
-/// Of the key that names are made with, in bytes.
+/// Of a key, in bytes.
 const KEY_LENGTH: usize = 32;
 
 /// Why a directory or file is not used to share credentials.
@@ -342,11 +343,8 @@ fn key(directory: &Path) -> Result<SecretString, StoreError> {
     if let Some(key) = read_own(&path)?.filter(is_key) {
         return Ok(key);
     }
-    let mut random = [0; KEY_LENGTH];
-    let made = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random);
-    made.map_err(|_| at(&path)(io::Error::other("the system has no random numbers")))?;
-    let text: String = random.iter().map(|b| format!("{b:02x}")).collect();
-    match private_file(directory, &text)?.persist_noclobber(&path) {
+    let made = random_key().map_err(at(&path))?;
+    match private_file(directory, made.expose_secret())?.persist_noclobber(&path) {
         Ok(_) => {}
         Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(at(&path)(error.error)),
@@ -356,6 +354,18 @@ fn key(directory: &Path) -> Result<SecretString, StoreError> {
         path,
         what: "is damaged: remove it",
     })
+}
+
+/// A key that nobody can guess, in hexadecimal digits.
+///
+/// # Errors
+/// Where the system has no random numbers.
+pub fn random_key() -> io::Result<SecretString> {
+    let mut random = [0; KEY_LENGTH];
+    let made = SystemRandom::new().fill(&mut random);
+    made.map_err(|_| io::Error::other("the system has no random numbers"))?;
+    let text: String = random.iter().map(|b| format!("{b:02x}")).collect();
+    Ok(text.into())
 }
 
 fn is_key(text: &SecretString) -> bool {

@@ -8,7 +8,6 @@
 //! is refused: a browser may have been led here by a name that somebody else owns.
 
 use std::convert::Infallible;
-use std::fmt::Write as _;
 use std::fs::Permissions;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -153,14 +152,7 @@ struct Token {
 impl Token {
     /// Makes a new one, in a file of the runtime directory, else of the temporary one.
     fn create() -> Result<Self, String> {
-        let mut random = [0; 32];
-        let provider = rustls::crypto::ring::default_provider();
-        let filled = provider.secure_random.fill(&mut random);
-        filled.map_err(|_| "the system has no random numbers")?;
-        let text = random.iter().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        });
+        let text = credentials::random_key().map_err(|error| error.to_string())?;
         let directory = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         let directory = directory.filter(|path| path.is_absolute() && path.is_dir());
         let directory = directory.unwrap_or_else(std::env::temp_dir);
@@ -170,14 +162,13 @@ impl Token {
                 .suffix(".token")
                 .permissions(Permissions::from_mode(0o600))
                 .tempfile_in(&directory)?;
-            file.write_all(text.as_bytes())?;
+            file.write_all(text.expose_secret().as_bytes())?;
             Ok(file)
         };
         let file = make().map_err(|error: io::Error| {
             let directory = directory.display();
             format!("cannot write a file for the authorization token in {directory}: {error}")
         })?;
-        let text = text.into();
         Ok(Self { text, file })
     }
 
