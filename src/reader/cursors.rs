@@ -4,7 +4,7 @@
 //! in equal strides. A read that belongs to none starts a cursor of its own and is a random read
 //! until a second one follows ([`super::random`] says how wide it is fetched). From then on a cursor
 //! fetches ahead ([`super::forward`], [`super::backward`], [`super::strides`], [`super::scan`]). What is
-//! learnt of sequences that end ([`super::runs`], [`super::rows`]) says what comes along with the start of the next one.
+//! learnt of sequences that end ([`super::runs`], [`super::starts`]) says what comes along with the start of the next one.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use super::cursor::{Course, Cursor, LARGE, Plan};
 use super::forward::{Bounds, Forward, RAMP, SHORT, START};
 use super::random::WHOLE;
 use super::reopened::Visits;
-use super::rows::Rows;
 use super::runs::Runs;
 use super::scan::Scan;
+use super::starts::Starts;
 use crate::s3::ByteRange;
 
 /// What the first read at the start of an object fetches, if it looks at the header only.
@@ -41,7 +41,7 @@ pub(super) struct Cursors {
     /// Most recently used last.
     cursors: Vec<Cursor>,
     runs: Runs,
-    rows: Rows,
+    starts: Starts,
     /// Whether scans are still worth their bytes.
     scans: Credit,
     /// Which of the last reads continued nothing, a bit each.
@@ -106,11 +106,11 @@ impl Cursors {
         }
         match &cursor.course {
             Course::Strides(strides) if strides.is_at_start(read) => {
-                cursor.run = self.rows.begin(read, now);
+                cursor.run = self.starts.begin(read, now);
             }
-            Course::Strides(_) => self.rows.extend(cursor.run, read.end()),
+            Course::Strides(_) => self.starts.extend(cursor.run, read.end()),
             Course::Forward(forward) if forward.scan.is_none() => {
-                self.rows.extend(cursor.run, forward.next);
+                self.starts.extend(cursor.run, forward.next);
             }
             Course::New { .. } | Course::Forward(_) | Course::Backward(_) => {}
         }
@@ -202,7 +202,7 @@ impl Cursors {
         };
         *is_left = true;
         if let Course::Strides(strides) = course {
-            self.rows.note(strides.made());
+            self.starts.note(strides.made());
         }
         if let Course::Forward(forward) = course
             && forward.begun > 0
@@ -235,7 +235,7 @@ impl Cursors {
             };
             plan.ahead.extend(ByteRange::new(end, more));
             course = Course::Forward(Forward::new(0, read.end(), more, 2 * START));
-        } else if let Some(mut strides) = self.rows.strides(read) {
+        } else if let Some(mut strides) = self.starts.strides(read) {
             plan.ahead = strides.ahead(size, most);
             course = Course::Strides(strides);
         } else if let Some((scan, window)) = self.scan(read, bounds, now) {
@@ -272,7 +272,7 @@ impl Cursors {
         }
         let cursor = Cursor {
             first: read.len(),
-            run: self.rows.begin(read, now),
+            run: self.starts.begin(read, now),
             begun: self.reads,
             used: (self.reads, now),
             is_left: false,
@@ -288,7 +288,7 @@ impl Cursors {
     /// ahead of it.
     fn scan(&mut self, read: ByteRange, bounds: Bounds, now: Instant) -> Option<(Scan, u64)> {
         let most = Scan::most(bounds.size);
-        let (first, since) = self.rows.leading_to(read, most)?;
+        let (first, since) = self.starts.leading_to(read, most)?;
         let (scan, window) = Scan::new(first..read.start(), since, most, now);
         (window <= bounds.most && self.scans.spend()).then_some((scan, window))
     }

@@ -17,10 +17,10 @@ mod object;
 mod places;
 mod random;
 mod reopened;
-mod rows;
 mod runs;
 mod scan;
 mod shared;
+mod starts;
 mod strides;
 mod whole;
 

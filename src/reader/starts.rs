@@ -25,7 +25,7 @@ const MANY: u64 = 8;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Rows {
+pub(super) struct Starts {
     /// Runs, and when they began, the latest first.
     runs: VecDeque<(ByteRange, Instant)>,
     /// How many there have been.
@@ -47,7 +47,7 @@ impl Row {
     }
 }
 
-impl Rows {
+impl Starts {
     /// Notes a run that begins with `read`; its number.
     pub(super) fn begin(&mut self, read: ByteRange, now: Instant) -> usize {
         self.runs.truncate(3 * IN_TURN);
@@ -144,57 +144,57 @@ mod tests {
 
     #[test]
     fn many_steps_begin_again_with_the_first() {
-        let mut rows = Rows::default();
-        rows.begin(range(90 * MIB), Instant::now());
-        let again = |rows: &Rows, step| rows.strides(range(90 * MIB + step)).is_some();
-        assert!(!again(&rows, MIB));
-        rows.note((MIB.cast_signed(), 20));
-        assert!(again(&rows, MIB) && again(&rows, MIB + PAGE) && !again(&rows, 2 * MIB));
-        rows.note((MIB.cast_signed(), 3));
-        assert!(!again(&rows, MIB));
-        rows.note((MIB.cast_signed(), 20));
-        rows.begin(range(95 * MIB), Instant::now());
-        assert!(!again(&rows, MIB), "the run before is another one");
+        let mut starts = Starts::default();
+        starts.begin(range(90 * MIB), Instant::now());
+        let again = |starts: &Starts, step| starts.strides(range(90 * MIB + step)).is_some();
+        assert!(!again(&starts, MIB));
+        starts.note((MIB.cast_signed(), 20));
+        assert!(again(&starts, MIB) && again(&starts, MIB + PAGE) && !again(&starts, 2 * MIB));
+        starts.note((MIB.cast_signed(), 3));
+        assert!(!again(&starts, MIB));
+        starts.note((MIB.cast_signed(), 20));
+        starts.begin(range(95 * MIB), Instant::now());
+        assert!(!again(&starts, MIB), "the run before is another one");
     }
 
     #[test]
     fn the_last_few_lengths_are_remembered() {
-        let mut rows = Rows::default();
-        rows.begin(range(0), Instant::now());
+        let mut starts = Starts::default();
+        starts.begin(range(0), Instant::now());
         for step in 1..10 {
-            rows.note(((step * MIB).cast_signed(), 9));
+            starts.note(((step * MIB).cast_signed(), 9));
         }
-        let is_known = |step: &u64| rows.strides(range(step * MIB)).is_some();
+        let is_known = |step: &u64| starts.strides(range(step * MIB)).is_some();
         let known: Vec<_> = (1..10).filter(is_known).collect();
         assert_eq!(known, [6, 7, 8, 9]);
     }
 
     #[test]
     fn a_run_that_fills_its_step_is_none() {
-        let mut rows = Rows::default();
-        rows.begin(range(0), Instant::now());
-        let number = rows.begin(range(MIB), Instant::now());
-        rows.extend(number, MIB + 8192);
-        assert!(rows.strides(range(2 * MIB)).is_some());
-        rows.extend(number, 2 * MIB);
-        assert!(rows.strides(range(2 * MIB)).is_none());
+        let mut starts = Starts::default();
+        starts.begin(range(0), Instant::now());
+        let number = starts.begin(range(MIB), Instant::now());
+        starts.extend(number, MIB + 8192);
+        assert!(starts.strides(range(2 * MIB)).is_some());
+        starts.extend(number, 2 * MIB);
+        assert!(starts.strides(range(2 * MIB)).is_none());
         for nth in 0..100 {
-            rows.begin(range(nth * nth * MIB), Instant::now());
+            starts.begin(range(nth * nth * MIB), Instant::now());
         }
-        rows.extend(number, 3 * MIB);
+        starts.extend(number, 3 * MIB);
     }
 
     #[test]
     fn runs_lead_to_a_read_over_short_gaps_only() {
-        let leads = |starts: &[u64]| {
-            let mut rows = Rows::default();
-            let [before @ .., read] = starts else {
+        let leads = |runs: &[u64]| {
+            let mut starts = Starts::default();
+            let [before @ .., read] = runs else {
                 return None;
             };
             for start in before {
-                rows.begin(range(start * MIB), Instant::now());
+                starts.begin(range(start * MIB), Instant::now());
             }
-            let (first, _) = rows.leading_to(range(read * MIB), 8 * MIB)?;
+            let (first, _) = starts.leading_to(range(read * MIB), 8 * MIB)?;
             Some(first / MIB)
         };
         assert_eq!(leads(&[70, 0, 1, 4, 5, 12]), Some(0));
