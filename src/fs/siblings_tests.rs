@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
-use std::time::SystemTime;
 
 use super::*;
-use crate::s3::{ETag, ObjectMeta};
+use crate::s3::pretended::meta;
 
 /// Of each file.
 const SIZE: u64 = 20 << 20;
@@ -29,12 +28,7 @@ impl Directory {
         let version = |i: u64| ObjectVersion {
             number: NonZeroU64::MIN.saturating_add(i),
             key: format!("{name}/{i:06}").into(),
-            meta: ObjectMeta {
-                size: SIZE,
-                etag: ETag::from("e"),
-                last_modified: SystemTime::UNIX_EPOCH,
-                storage: crate::s3::Storage::default(),
-            },
+            meta: meta(SIZE, "e"),
         };
         Self((0..count).map(|i| Arc::new(version(i))).collect())
     }

@@ -7,20 +7,13 @@ use crate::fs::Ownership;
 use crate::namespace::{KeyList, Namespace};
 use crate::network::Network;
 use crate::reader::Reader;
-use crate::s3::{S3, Settings};
+use crate::s3::S3;
+use crate::s3::pretended::settings;
 
 /// An adapter of a bucket that nobody asks.
 fn adapter() -> Adapter {
-    let settings = Settings {
-        bucket: "bucket".to_owned(),
-        region: "us-west-2".to_owned(),
-        endpoint_url: Some("http://127.0.0.1:9".parse().expect("a URL")),
-        force_path_style: true,
-        max_connections: 1,
-        checksums: true,
-    };
     let minute = Duration::from_secs(60);
-    let s3 = Arc::new(S3::new(settings, None, &Network::default()));
+    let s3 = Arc::new(S3::new(settings(), None, &Network::default()));
     let namespace = Namespace::new(Arc::clone(&s3), "", KeyList::default(), minute, 1 << 20);
     let reader = Reader::new(s3, 1 << 24, minute);
     let ownership = Ownership {

@@ -280,18 +280,10 @@ impl Inodes {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::*;
-    use crate::s3::ETag;
 
     fn meta(etag: &str) -> ObjectMeta {
-        ObjectMeta {
-            size: 1,
-            etag: ETag::from(etag),
-            last_modified: SystemTime::UNIX_EPOCH,
-            storage: crate::s3::Storage::default(),
-        }
+        crate::s3::pretended::meta(1, etag)
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::*;
+use crate::s3::pretended::meta;
 
 fn span(start: &str, end: Option<&str>) -> Span {
     Span {
@@ -126,12 +127,7 @@ fn files_are_found_either_way_through_all_that_is_known() {
         Node::File(Arc::new(ObjectVersion {
             number: NonZeroU64::MIN,
             key: format!("d/{name}").into(),
-            meta: ObjectMeta {
-                size: 1,
-                etag: crate::s3::ETag::from("e"),
-                last_modified: std::time::SystemTime::UNIX_EPOCH,
-                storage: crate::s3::Storage::default(),
-            },
+            meta: meta(1, "e"),
         }))
     };
     let of = |names: &[&str]| names.iter().map(|name| file(name)).collect();

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::tests::{range, total};
+use super::tests::total;
 use super::*;
+use crate::s3::pretended::range;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;

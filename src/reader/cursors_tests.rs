@@ -4,14 +4,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::reader::PART;
+use crate::s3::pretended::range;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
-
-pub(super) fn range(start: u64, len: u64) -> ByteRange {
-    ByteRange::new(start, start + len).expect("not empty")
-}
 
 pub(super) fn total(ranges: &[ByteRange]) -> u64 {
     ranges.iter().map(|range| range.len()).sum()

@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use super::*;
+use crate::s3::pretended::range;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
-
-fn range(start: u64, len: u64) -> ByteRange {
-    ByteRange::new(start, start + len).expect("not empty")
-}
 
 /// Reads all of these in turn.
 fn waits(reads: impl IntoIterator<Item = ByteRange>) -> Waits {

@@ -1,23 +1,18 @@
 //! Unit tests of open objects, without anything fetched.
 
-use std::time::SystemTime;
-
 use super::super::shared::RECOUNT;
 use super::*;
 use crate::network::Network;
-use crate::s3::{ETag, ObjectMeta, S3, Settings, Storage};
+use crate::s3::pretended::{meta, range, settings};
+use crate::s3::{S3, Settings};
 
 const LIMIT: u64 = 64 << 20;
 const MIB: u64 = 1 << 20;
 
 fn reader() -> Arc<Reader> {
     let settings = Settings {
-        bucket: "bucket".to_owned(),
-        region: "us-west-2".to_owned(),
-        endpoint_url: None,
-        force_path_style: false,
         max_connections: 8,
-        checksums: true,
+        ..settings()
     };
     let s3 = S3::new(settings, None, &Network::default());
     Reader::new(Arc::new(s3), LIMIT, Duration::from_secs(10))
@@ -27,17 +22,8 @@ fn open(reader: &Arc<Reader>, number: u64) -> OpenObject {
     reader.open(Arc::new(ObjectVersion {
         number: number.try_into().expect("not zero"),
         key: number.to_string().into(),
-        meta: ObjectMeta {
-            size: 40 * MIB,
-            etag: ETag::from("\"e\""),
-            last_modified: SystemTime::UNIX_EPOCH,
-            storage: Storage::default(),
-        },
+        meta: meta(40 * MIB, "\"e\""),
     }))
-}
-
-fn range(start: u64, len: u64) -> ByteRange {
-    ByteRange::new(start, start + len).expect("not empty")
 }
 
 /// Reads a stream's first MiBs from `start` on.

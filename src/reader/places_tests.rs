@@ -1,9 +1,7 @@
 //! What is foreseen of files of like names.
 
-use std::time::SystemTime;
-
 use super::*;
-use crate::s3::{ETag, ObjectMeta, Storage};
+use crate::s3::pretended::{meta, range};
 
 const SIZE: u64 = 64 << 20;
 
@@ -13,17 +11,8 @@ fn file(key: &str, size: u64) -> ObjectVersion {
     ObjectVersion {
         number: number.parse().expect("digits"),
         key: key.into(),
-        meta: ObjectMeta {
-            size,
-            etag: ETag::from("e"),
-            last_modified: SystemTime::UNIX_EPOCH,
-            storage: Storage::default(),
-        },
+        meta: meta(size, "e"),
     }
-}
-
-fn range(start: u64, len: u64) -> ByteRange {
-    ByteRange::new(start, start + len).expect("not empty")
 }
 
 /// Opens a file, reads 4 KiB at these MiB, and closes it: those that were foreseen.

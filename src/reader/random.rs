@@ -167,12 +167,9 @@ impl Width {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::s3::pretended::range;
 
     const GIB: u64 = 1 << 30;
-
-    fn range(start: u64, len: u64) -> ByteRange {
-        ByteRange::new(start, start + len).expect("not empty")
-    }
 
     #[test]
     fn small_reads_take_their_surroundings_and_large_ones_nothing() {

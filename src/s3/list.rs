@@ -231,7 +231,7 @@ pub(super) fn check(page: &Page, query: &ListQuery<'_>) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::s3::{ETag, Storage};
+    use crate::s3::pretended::meta;
 
     #[test]
     fn keys_are_decoded_as_forms() {
@@ -247,12 +247,7 @@ mod tests {
     fn is_refused(objects: &[&str], prefixes: &[&str], delimited: bool, after: &str) -> bool {
         let object = |key: &&str| Listed {
             key: (*key).to_owned(),
-            meta: ObjectMeta {
-                size: 0,
-                etag: ETag::from(""),
-                last_modified: std::time::SystemTime::UNIX_EPOCH,
-                storage: Storage::default(),
-            },
+            meta: meta(0, ""),
         };
         let page = Page {
             objects: objects.iter().map(object).collect(),

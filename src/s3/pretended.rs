@@ -38,11 +38,17 @@ pub(super) fn encode(key: &str) -> String {
         .replace(' ', "+")
 }
 
-/// What every object of these pages is.
-fn meta(key: &str) -> ObjectMeta {
+/// So many bytes from `start` on.
+#[cfg(test)]
+pub(crate) fn range(start: u64, len: u64) -> super::ByteRange {
+    super::ByteRange::new(start, start + len).expect("not empty")
+}
+
+/// Of an object in the standard class.
+pub(crate) fn meta(size: u64, etag: &str) -> ObjectMeta {
     ObjectMeta {
-        size: key.len() as u64,
-        etag: ETag::from("\"e\""),
+        size,
+        etag: ETag::from(etag),
         last_modified: SystemTime::UNIX_EPOCH,
         storage: Storage::default(),
     }
@@ -59,7 +65,7 @@ pub(crate) fn keys_of<'a>(text: &'a str, mark: &'a str) -> impl Iterator<Item = 
 /// A page as it is written down, whatever is in it.
 pub(crate) fn page_of(text: &str) -> Page {
     let object = |key: String| Listed {
-        meta: meta(&key),
+        meta: meta(key.len() as u64, "\"e\""),
         key,
     };
     Page {
@@ -129,7 +135,7 @@ pub(crate) fn honest(keys: &BTreeSet<String>, query: &ListQuery<'_>, most: usize
             Some(prefix) => page.prefixes.push(prefix.to_owned()),
             None => page.objects.push(Listed {
                 key: key.to_owned(),
-                meta: meta(key),
+                meta: meta(key.len() as u64, "\"e\""),
             }),
         }
     }
@@ -172,7 +178,7 @@ pub(crate) fn client_of(answer: impl FnMut(&HttpRequest) -> String + Send + 'sta
     })
 }
 
-pub(super) fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         bucket: "bucket".to_owned(),
         region: "us-west-2".to_owned(),
