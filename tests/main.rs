@@ -28,6 +28,8 @@ mod check;
 mod crash;
 #[path = "main/day.rs"]
 mod day;
+#[path = "main/documents.rs"]
+mod documents;
 #[path = "main/expiry.rs"]
 mod expiry;
 #[path = "main/failing.rs"]

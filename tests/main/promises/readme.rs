@@ -89,36 +89,6 @@ fn readme_tells_every_option_as_the_program_does() {
     }
 }
 
-/// docs/reliability.md says which test proves what.
-#[test]
-fn every_test_that_the_documents_name_is_there() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let document = fs::read_to_string(root.join("docs/reliability.md")).expect("the document");
-    let mut sources = String::new();
-    let mut directories = vec![root.join("src"), root.join("tests/main")];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(directory).expect("a directory") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                directories.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                sources += &fs::read_to_string(path).expect("a source file");
-            }
-        }
-    }
-    let quoted = document.split('`').skip(1).step_by(2);
-    let mut named = 0;
-    for name in quoted.filter(|quoted| quoted.contains("::") && !quoted.contains(' ')) {
-        named += 1;
-        let last = name.rsplit("::").next().unwrap_or_default();
-        let is_there = ["fn", "mod"]
-            .iter()
-            .any(|kind| sources.contains(&format!("{kind} {last}")));
-        assert!(is_there, "{name} is no test");
-    }
-    assert!(named >= 25, "{named}");
-}
-
 /// docs/reliability.md says what holds for whatever is fuzzed.
 #[test]
 fn every_fuzz_target_is_in_the_documents() {

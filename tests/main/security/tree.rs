@@ -133,29 +133,3 @@ fn all_dependencies_come_from_crates_io() {
     let crates_io = "\"registry+https://github.com/rust-lang/crates.io-index\"";
     assert_eq!(sources, BTreeSet::from([crates_io]));
 }
-
-/// A test that is named in the document is one.
-#[test]
-fn the_tests_that_the_document_names_exist() {
-    let mut functions = BTreeSet::new();
-    for file in ["src", "tests"].into_iter().flat_map(rust_files) {
-        let text = std::fs::read_to_string(&file).expect("a source file");
-        let names = text
-            .split("fn ")
-            .skip(1)
-            .filter_map(|rest| rest.split('(').next());
-        functions.extend(names.map(str::to_owned));
-    }
-    let document = read("docs/security.md");
-    let mut seen = 0;
-    for word in document.split('`').skip(1).step_by(2) {
-        let is_test =
-            |name: &str| name.matches('_').count() >= 2 && !name.contains(['/', '-', '.']);
-        let Some((_, name)) = word.rsplit_once("::").filter(|(_, name)| is_test(name)) else {
-            continue;
-        };
-        seen += 1;
-        assert!(functions.contains(name), "there is no test {word}");
-    }
-    assert!(seen > 15, "only {seen} tests named");
-}
