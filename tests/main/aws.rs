@@ -4,12 +4,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mock_earthdata::{Content, DEFAULT_TOKEN, World};
 use tempfile::TempDir;
 
-use crate::support::{BUCKET, PATIENCE, bare_program, world_with};
+use crate::support::{BUCKET, bare_program, eventually, world_with};
 
 /// Where `aws` is; says so if it is nowhere.
 fn aws() -> Option<PathBuf> {
@@ -187,14 +187,7 @@ fn a_shell_as_documented_serves_credentials_to_its_programs() {
         let mut names = entries.map(|entry| entry.expect("an entry").file_name());
         names.any(|name| name.to_string_lossy().ends_with(".token"))
     };
-    let begin = Instant::now();
-    while is_serving() {
-        assert!(
-            begin.elapsed() < PATIENCE,
-            "the script's end ends the server"
-        );
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    eventually("the script's end ends the server", || !is_serving());
 }
 
 /// Reads for two lives and a half of the credentials, as boto3 does, and prints how often.

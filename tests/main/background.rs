@@ -12,7 +12,7 @@ use mock_earthdata::{Answer, DEFAULT_PASSWORD, DEFAULT_USER, World};
 use tempfile::TempDir;
 
 use crate::ordinary::is_root;
-use crate::support::{self, BUCKET, PATIENCE, bare_program, program, world};
+use crate::support::{self, BUCKET, PATIENCE, bare_program, eventually, program, world};
 
 /// A mount in the background; unmounted when this is dropped.
 struct Background {
@@ -65,11 +65,7 @@ impl Background {
     fn unmount(&self) {
         let unmounted = Command::new("umount").arg(self.root()).status();
         assert!(unmounted.expect("umount").success());
-        let begin = Instant::now();
-        while self.pid().is_some() {
-            assert!(begin.elapsed() < PATIENCE, "it does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        eventually("it ends", || self.pid().is_none());
     }
 }
 
@@ -353,10 +349,7 @@ fn a_shell_that_is_interrupted_while_it_waits_gets_no_mount() {
     }
     child.kill().expect("killed");
     child.wait().expect("gone");
-    while mount.pid().is_some() {
-        assert!(begin.elapsed() < PATIENCE, "it goes on without its shell");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    eventually("it ends without its shell", || mount.pid().is_none());
     assert!(!support::is_mount_point(&mount.root()));
     // Not even for a moment.
     let logs = mount.directory.path().join("s3credmount");
@@ -433,11 +426,7 @@ fn terminate(mount: &Background) {
     let pid = mount.pid().expect("a process");
     // SAFETY: takes no pointers.
     unsafe { libc::kill(i32::try_from(pid).expect("a pid"), libc::SIGTERM) };
-    let begin = Instant::now();
-    while mount.pid().is_some() {
-        assert!(begin.elapsed() < PATIENCE, "it does not end");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    eventually("it ends", || mount.pid().is_none());
 }
 
 #[test]

@@ -2,11 +2,10 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::time::{Duration, Instant};
 
 use mock_earthdata::{Checksums, Content, Fault, FaultRule, Op};
 
-use crate::support::{BUCKET, Mount, PATIENCE, computed, world_with};
+use crate::support::{BUCKET, Mount, computed, eventually, world_with};
 
 const MIB: u64 = 1 << 20;
 
@@ -125,11 +124,9 @@ fn flipped_each_time_are_an_error_that_says_where_and_what_to_do() {
     }
     world.clear_faults();
     // The failure answers for two seconds.
-    let begin = Instant::now();
-    while std::fs::read(mount.path("d/spoilt")).ok().as_deref() != Some(b"d/spoilt") {
-        assert!(begin.elapsed() < PATIENCE, "it does not heal");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    eventually("it heals", || {
+        std::fs::read(mount.path("d/spoilt")).ok().as_deref() == Some(b"d/spoilt")
+    });
     let (right, wrong) = compared(&mut mount);
     assert!(right >= 2 && wrong >= 6, "{right} and {wrong}");
 }

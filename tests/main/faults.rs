@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use mock_earthdata::{Access, Content, Fault, FaultRule, ListAccess, Op, World};
 
 use crate::scripted::{Scripted, reply};
-use crate::support::{BUCKET, Mount, PATIENCE, bare_program, computed, wait, world_with};
+use crate::support::{
+    BUCKET, Mount, PATIENCE, bare_program, computed, eventually, wait, world_with,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -405,11 +407,7 @@ fn in_an_outage_umount_works() {
         .stderr(Stdio::null())
         .spawn()
         .expect("cat");
-    let begin = Instant::now();
-    while world.counters().get == 0 {
-        assert!(begin.elapsed() < PATIENCE, "nobody reads");
-        std::thread::yield_now();
-    }
+    eventually("somebody reads", || world.counters().get != 0);
     let umount = Command::new("umount").arg("-l").arg(mount.root()).status();
     assert!(umount.expect("umount").success());
     assert!(!mount.is_mounted());
@@ -431,11 +429,7 @@ fn a_reader_that_is_killed_is_gone() {
         .stdout(Stdio::null())
         .spawn()
         .expect("cat");
-    let begin = Instant::now();
-    while world.counters().get == 0 {
-        assert!(begin.elapsed() < PATIENCE, "nobody reads");
-        std::thread::yield_now();
-    }
+    eventually("somebody reads", || world.counters().get != 0);
     reader.kill().expect("kill");
     let status = wait(&mut reader).expect("it is gone");
     assert_eq!(status.signal(), Some(libc::SIGKILL));

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use mock_earthdata::{Content, World};
 
-use crate::support::{BUCKET, Mount, PATIENCE, bare_program, program, started_by, world};
+use crate::support::{BUCKET, Mount, bare_program, eventually, program, started_by, world};
 
 fn small_world() -> World {
     world([("file", "content"), ("other", "o")])
@@ -158,11 +158,7 @@ fn a_log_that_nobody_reads_any_more_does_not_end_the_mount() {
     program.args(["--foreground", "-vv", BUCKET]).arg(&root);
     program.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = program.spawn().expect("it starts");
-    let begin = std::time::Instant::now();
-    while !crate::support::is_mount_point(&root) {
-        assert!(begin.elapsed() < PATIENCE, "no mount");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    eventually("it is mounted", || crate::support::is_mount_point(&root));
     drop((child.stdout.take(), child.stderr.take()));
     for _ in 0..20 {
         assert_eq!(

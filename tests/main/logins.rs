@@ -7,8 +7,9 @@ use mock_earthdata::{
     Answer, Content, DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_USER, REVOKED_TOKEN, User, World,
 };
 
-use crate::promises::eventually;
-use crate::support::{BUCKET, Mount, PATIENCE, bare_program, program_at, world, world_with};
+use crate::support::{
+    BUCKET, Mount, PATIENCE, bare_program, eventually, program_at, world, world_with,
+};
 
 /// A login to try.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use mock_earthdata::{Content, Counters, Fault, FaultRule, Op, World};
 
-use crate::promises::eventually;
-use crate::support::{BUCKET, Mount, PATIENCE, computed, world_with};
+use crate::support::{BUCKET, Mount, PATIENCE, computed, eventually, world_with};
 
 /// `count` synthetic objects, slow enough that requests which do not wait for one another overlap.
 fn slow_world(keys: impl Iterator<Item = String>, size: u64) -> World {

@@ -11,7 +11,7 @@ use mock_earthdata::{
 
 use crate::ordinary::{as_ordinary_user, can_mount, ordinary_uid};
 use crate::support::{
-    BUCKET, Mount, PATIENCE, bare_program, computed, fails, program, world, world_with,
+    BUCKET, Mount, PATIENCE, bare_program, computed, eventually, fails, program, world, world_with,
 };
 
 /// A password that is wrong is a secret, too: it may be right elsewhere.
@@ -313,11 +313,9 @@ fn other_processes_of_the_user_cannot_read_its_memory() {
     let mut cat = Command::new("cat");
     let cat = as_ordinary_user(&mut cat).stdin(Stdio::piped()).spawn();
     let cat = Ended(cat.expect("cat starts"));
-    let begin = Instant::now();
-    while owner(cat.0.id()) != ordinary_uid() {
-        assert!(begin.elapsed() < PATIENCE, "this system tells nothing");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    eventually("this system tells the owner", || {
+        owner(cat.0.id()) == ordinary_uid()
+    });
     let world = world([("file", "content")]);
     let mount = Mount::of_ordinary_user(program(&world), BUCKET);
     assert_eq!(owner(mount.pid()), 0);

@@ -9,8 +9,9 @@ use mock_earthdata::{Answer, Content, DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_U
 use tempfile::TempDir;
 
 use crate::failing::{mountpoint, refusal, says, small_world, with_password};
-use crate::promises::eventually;
-use crate::support::{self, BUCKET, Mount, is_mount_point, program, program_at, world_with};
+use crate::support::{
+    self, BUCKET, Mount, eventually, is_mount_point, program, program_at, world_with,
+};
 
 /// A directory that is not there yet, in one that is removed in the end.
 fn cache() -> (TempDir, PathBuf) {

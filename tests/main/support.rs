@@ -322,6 +322,15 @@ impl Drop for Mount {
     }
 }
 
+/// Polls until `seen`, for at most [`PATIENCE`].
+pub(crate) fn eventually(what: &str, mut seen: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !seen() {
+        assert!(begin.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Waits for a child for at most [`PATIENCE`].
 pub(crate) fn wait(child: &mut Child) -> Option<ExitStatus> {
     let begin = Instant::now();

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use mock_earthdata::Content;
 
 use super::*;
-use crate::support::{BUCKET, Mount, world};
+use crate::support::{BUCKET, Mount, eventually, world};
 
 #[test]
 fn a_new_version_has_a_new_inode_and_a_directory_keeps_its_own() {

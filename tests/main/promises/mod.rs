@@ -10,11 +10,10 @@ mod readme;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use mock_earthdata::World;
 
-use crate::support::{Mount, PATIENCE, world};
+use crate::support::{Mount, world};
 
 pub(super) fn document(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
@@ -55,15 +54,6 @@ pub(super) fn errno<T>(result: io::Result<T>) -> Option<i32> {
 
 pub(super) fn stat_errno(mount: &Mount, name: impl AsRef<Path>) -> Option<i32> {
     errno(fs::symlink_metadata(mount.path(name)))
-}
-
-/// Polls until `seen`.
-pub(crate) fn eventually(what: &str, mut seen: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !seen() {
-        assert!(begin.elapsed() < PATIENCE, "never: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 pub(super) const EACH_TIME: [&str; 2] = ["--metadata-ttl", "0"];
