@@ -98,7 +98,8 @@ impl Cache {
     }
 
     /// Bytes held now.
-    pub fn used(&self) -> u64 {
+    #[cfg(test)]
+    fn used(&self) -> u64 {
         self.budget.used()
     }
 

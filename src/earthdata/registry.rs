@@ -145,7 +145,8 @@ impl Table {
     }
 
     /// The day of the sweep, `2026-08-18`.
-    pub fn swept(&self) -> &str {
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn swept(&self) -> &str {
         &self.swept
     }
 

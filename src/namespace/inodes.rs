@@ -235,13 +235,8 @@ impl Inodes {
     }
 
     /// How many inodes the kernel remembers, the root not counted.
-    pub fn len(&self) -> usize {
+    pub fn remembered(&self) -> usize {
         lock(&self.table).len
-    }
-
-    /// Whether the kernel remembers none but the root.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The version of `key` with `meta`: the remembered one, or one with a new number.
@@ -296,7 +291,7 @@ mod tests {
         let second = inodes.version("a/b", meta("2"));
         assert_ne!(second.number, first.number);
         inodes.forget(2, 1);
-        assert!(inodes.get(2).is_none() && inodes.is_empty());
+        assert!(inodes.get(2).is_none() && inodes.remembered() == 0);
     }
 
     #[test]
@@ -308,7 +303,7 @@ mod tests {
             version
         });
         let [first, second] = versions.map(|version| version.number.get());
-        assert_eq!(inodes.len(), 2);
+        assert_eq!(inodes.remembered(), 2);
         inodes.forget(first, 1);
         assert_eq!(inodes.number_of("a/b"), NonZeroU64::new(second));
         inodes.forget(second, 1);
@@ -334,7 +329,7 @@ mod tests {
             assert_eq!(inodes.number_of(&key(i)), number);
             assert_eq!(inodes.get(i + 2).map(|node| node.number()), number);
         }
-        assert_eq!(inodes.len(), 715);
+        assert_eq!(inodes.remembered(), 715);
     }
 
     #[test]

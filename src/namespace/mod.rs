@@ -166,7 +166,7 @@ impl Namespace {
     /// [`Namespace::shrink`].
     pub fn bytes(&self) -> (u64, u64) {
         let bytes = |inodes: usize| inodes as u64 * INODE_BYTES;
-        (bytes(self.inodes.len()), bytes(self.inodes.most()))
+        (bytes(self.inodes.remembered()), bytes(self.inodes.most()))
     }
 
     /// Gives back the room of names that are forgotten.
