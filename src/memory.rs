@@ -58,12 +58,18 @@ fn within(asked: Option<u64>, default: u64, addresses: u64) -> Result<u64, Strin
 /// The default of `--memory-limit`: the smaller of 512 MiB and an eighth of the memory there is.
 fn default_limit() -> u64 {
     let machine = fs::read_to_string("/proc/meminfo").ok();
-    let machine = machine.as_deref().and_then(total);
     let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limits = limit_files(&cgroups, Path::new("/sys/fs/cgroup"))
         .into_iter()
-        .filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
-    let least = limits.chain(machine).min();
+        .filter_map(|path| fs::read_to_string(path).ok());
+    default_of(machine.as_deref(), limits)
+}
+
+/// The same, by /proc/meminfo and what stands in files of limits, which may be `max`.
+fn default_of(meminfo: Option<&str>, limits: impl IntoIterator<Item = String>) -> u64 {
+    let limits = limits.into_iter();
+    let limits = limits.filter_map(|text| text.trim().parse().ok());
+    let least = limits.chain(meminfo.and_then(total)).min();
     PLENTY.min(least.unwrap_or(8 * PLENTY) / 8)
 }
 
@@ -150,7 +156,17 @@ mod tests {
 
     #[test]
     fn the_default_is_at_most_512_mib() {
-        let limit = default_limit();
-        assert!(limit > 0 && limit <= PLENTY);
+        let of = |kib: u64, limits: &[&str]| {
+            let limits = limits.iter().map(|limit| (*limit).to_owned());
+            default_of(Some(&format!("MemTotal: {kib} kB\n")), limits)
+        };
+        assert_eq!(of(24 << 20, &["max\n"]), PLENTY);
+        assert_eq!(of(2 << 20, &[]), 256 * MIB);
+        assert_eq!(
+            of(24 << 20, &["max\n", "1073741824\n", "2147483648\n"]),
+            128 * MIB
+        );
+        assert_eq!(of(1 << 20, &["9223372036854771712\n"]), 128 * MIB);
+        assert_eq!(default_of(None, []), PLENTY);
     }
 }

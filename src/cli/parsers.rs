@@ -69,14 +69,12 @@ pub(crate) fn command_line(text: &str) {
     };
     let config = &run.mount;
     assert!(config.file_mode <= 0o777 && config.dir_mode <= 0o777);
-    assert!(
-        config.memory_limit >= 16_000_000 && config.operation_timeout >= Duration::from_secs(1)
-    );
+    assert!(config.memory_limit >= 16 << 20 && config.operation_timeout >= Duration::from_secs(1));
     assert!((1..=65_535).contains(&config.s3.max_connections));
     if let Some(url) = &config.s3.endpoint_url {
         crate::network::check_url(url.as_str()).expect("checked");
     }
-    assert!(!config.s3.region.is_empty());
+    assert!(crate::network::is_region(&config.s3.region));
 }
 
 pub(crate) fn values(text: &str) {

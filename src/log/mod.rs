@@ -89,6 +89,11 @@ impl Destination {
         if Path::new(syslog::SOCKET).exists() {
             return Ok(Self::Syslog);
         }
+        Ok(Self::own_file(&state()?, mount))
+    }
+
+    /// The file in `state` of `mount`.
+    fn own_file(state: &Path, mount: &str) -> Self {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         // The end of it says more.
         let name = &mount[mount.floor_char_boundary(mount.len().saturating_sub(MAX_NAME))..];
@@ -96,8 +101,8 @@ impl Destination {
             .chars()
             .map(|c| if allowed(c) { c } else { '-' })
             .collect();
-        let directory = state()?.join("s3credmount");
-        Ok(Self::OwnFile(directory.join(format!("{name}.log"))))
+        let directory = state.join("s3credmount");
+        Self::OwnFile(directory.join(format!("{name}.log")))
     }
 }
 
@@ -208,10 +213,14 @@ mod tests {
 
     #[test]
     fn names_of_log_files_are_plain() {
-        let destination = Destination::in_background(|| Ok(PathBuf::from("/state")), "bucket/x y");
-        if destination != Ok(Destination::Syslog) {
-            let expected = PathBuf::from("/state/s3credmount/bucket-x-y.log");
-            assert_eq!(destination, Ok(Destination::OwnFile(expected)));
-        }
+        let of = |mount: &str| Destination::own_file(Path::new("/state"), mount).to_string();
+        assert_eq!(of("bucket/x y"), "/state/s3credmount/bucket-x-y.log");
+        // As long as names may be, which is counted in bytes.
+        let long = of(&format!("{}/the/end", "\u{e9}".repeat(200)));
+        let name = long.strip_prefix("/state/s3credmount/").expect("there");
+        assert!(
+            name.len() <= 255 && name.ends_with("-the-end.log"),
+            "{name}"
+        );
     }
 }
