@@ -134,19 +134,9 @@ impl Cursor {
         let least_window = (2 * read.len()).max(LEAST_WINDOW);
         let mut is_second = false;
         if let Course::New { swapped } = self.course {
-            let window = least_window;
-            if read.start() >= before.start() {
-                is_second = bounds.is_scattered;
-                let window = if is_second { 0 } else { window };
-                let forward = Forward::new(before.start(), read.end(), read.end(), window);
-                self.course = Course::Forward(forward);
-            } else if swapped {
-                self.course = Course::Backward(Backward::new(before.start(), window));
-            } else {
-                self.course = Course::New { swapped: true };
-                let both = ByteRange::new(read.start(), before.end().max(read.end()));
-                self.last = both.unwrap_or(read);
-            }
+            is_second = bounds.is_scattered && read.start() >= before.start();
+            let window = if is_second { 0 } else { least_window };
+            self.take_course(swapped, before, read, window);
         }
         let mut plan = Plan::new(read, false);
         if let Course::Strides(strides) = &self.course
@@ -192,6 +182,19 @@ impl Cursor {
             }
         }
         plan
+    }
+
+    /// Which way the sequence goes, as `read` says after `before`; one backward step may be two reads `swapped`.
+    fn take_course(&mut self, swapped: bool, before: ByteRange, read: ByteRange, window: u64) {
+        self.course = if read.start() >= before.start() {
+            Course::Forward(Forward::new(before.start(), read.end(), read.end(), window))
+        } else if swapped {
+            Course::Backward(Backward::new(before.start(), window))
+        } else {
+            let both = ByteRange::new(read.start(), before.end().max(read.end()));
+            self.last = both.unwrap_or(read);
+            Course::New { swapped: true }
+        };
     }
 }
 

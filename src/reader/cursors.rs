@@ -217,59 +217,21 @@ impl Cursors {
 
     /// A read that continues nothing: the start of something, or a stride from the last such read.
     fn begin(&mut self, read: ByteRange, bounds: Bounds, now: Instant) -> (Cursor, Plan) {
-        let Bounds { size, most, .. } = bounds;
         let mut plan = Plan::new(read, true);
-        let mut course = Course::New { swapped: false };
-        if read.start() == 0 {
-            plan.part = SHORT;
-            // Most readers go on from here, and who asks for much at once wants more.
-            plan.fetch = first_fetch(read.len(), size).unwrap_or(read);
-            plan.random = false;
-            plan.is_header = read.len() < STREAMS_READ && size > HEADER;
-            let end = plan.fetch.end();
-            let more = match size {
-                _ if read.len() < STREAMS_READ => end,
-                ..=WHOLE => size,
-                _ if read.len() >= START => end + RAMP / 2,
-                _ => end,
-            };
-            plan.ahead.extend(ByteRange::new(end, more));
-            course = Course::Forward(Forward::new(0, read.end(), more, 2 * START));
+        let course = if read.start() == 0 {
+            at_the_start(&mut plan, read, bounds.size)
         } else if let Some(mut strides) = self.starts.strides(read) {
-            plan.ahead = strides.ahead(size, most);
-            course = Course::Strides(strides);
+            plan.ahead = strides.ahead(bounds.size, bounds.most);
+            Course::Strides(strides)
         } else if let Some((scan, window)) = self.scan(read, bounds, now) {
-            let end = (read.end() + window).min(size);
+            let end = (read.end() + window).min(bounds.size);
             plan.ahead.extend(ByteRange::new(read.end(), end));
             let mut forward = Forward::new(read.start(), read.end(), end, window);
             forward.scan = Some(scan);
-            course = Course::Forward(forward);
+            Course::Forward(forward)
         } else {
-            let is_start = self.runs.is_start(read.len());
-            let is_start = is_start && !(read.len() < LARGE && bounds.is_scattered);
-            let window = match read.len() {
-                // As much as the kernel asks for at a time, and not from where a block begins.
-                START.. if !read.start().is_multiple_of(START) => RAMP / 2,
-                LARGE.. => (4 * read.len()).min(START),
-                ..LARGE => 0,
-            };
-            let likely = self.runs.likely();
-            let more = likely.map_or(window, |run| run.saturating_sub(read.len()).min(RAMP));
-            let end = (read.end() + more).min(size);
-            if is_start && end > read.end() {
-                if read.len() < LARGE {
-                    // Nothing of what surrounds it.
-                    plan.random = false;
-                    plan.fetch =
-                        ByteRange::new(read.start(), end.min(read.end() + START)).unwrap_or(read);
-                }
-                plan.part = SHORT;
-                plan.ahead.extend(ByteRange::new(plan.fetch.end(), end));
-                let mut forward = Forward::new(read.start(), read.end(), end, window);
-                forward.is_guess = true;
-                course = Course::Forward(forward);
-            }
-        }
+            self.perhaps_a_run(&mut plan, read, bounds)
+        };
         let cursor = Cursor {
             first: read.len(),
             run: self.starts.begin(read, now),
@@ -282,6 +244,34 @@ impl Cursors {
             course,
         };
         (cursor, plan)
+    }
+
+    /// A read anywhere that may be the start of a run, as those before it were, and what of that comes along.
+    fn perhaps_a_run(&mut self, plan: &mut Plan, read: ByteRange, bounds: Bounds) -> Course {
+        let is_start = self.runs.is_start(read.len());
+        let is_start = is_start && !(read.len() < LARGE && bounds.is_scattered);
+        let window = match read.len() {
+            // As much as the kernel asks for at a time, and not from where a block begins.
+            START.. if !read.start().is_multiple_of(START) => RAMP / 2,
+            LARGE.. => (4 * read.len()).min(START),
+            ..LARGE => 0,
+        };
+        let likely = self.runs.likely();
+        let more = likely.map_or(window, |run| run.saturating_sub(read.len()).min(RAMP));
+        let end = (read.end() + more).min(bounds.size);
+        if !is_start || end <= read.end() {
+            return Course::New { swapped: false };
+        }
+        if read.len() < LARGE {
+            // Nothing of what surrounds it.
+            plan.random = false;
+            plan.fetch = ByteRange::new(read.start(), end.min(read.end() + START)).unwrap_or(read);
+        }
+        plan.part = SHORT;
+        plan.ahead.extend(ByteRange::new(plan.fetch.end(), end));
+        let mut forward = Forward::new(read.start(), read.end(), end, window);
+        forward.is_guess = true;
+        Course::Forward(forward)
     }
 
     /// Whether the runs read last and `read` are a scan, for which there is memory, and how much to fetch
@@ -329,6 +319,24 @@ impl Cursors {
             }
         }
     }
+}
+
+/// A read at the start of an object of `size` bytes, and what comes along.
+fn at_the_start(plan: &mut Plan, read: ByteRange, size: u64) -> Course {
+    plan.part = SHORT;
+    // Most readers go on from here, and who asks for much at once wants more.
+    plan.fetch = first_fetch(read.len(), size).unwrap_or(read);
+    plan.random = false;
+    plan.is_header = read.len() < STREAMS_READ && size > HEADER;
+    let end = plan.fetch.end();
+    let more = match size {
+        _ if read.len() < STREAMS_READ => end,
+        ..=WHOLE => size,
+        _ if read.len() >= START => end + RAMP / 2,
+        _ => end,
+    };
+    plan.ahead.extend(ByteRange::new(end, more));
+    Course::Forward(Forward::new(0, read.end(), more, 2 * START))
 }
 
 /// What a first read of `len` bytes at the start of an object fetches.
