@@ -138,21 +138,35 @@ impl Listing {
         if self.is_named {
             return self.next_named(namespace, &from, request).await.map(Some);
         }
-        if self.ranges.is_none() {
-            let known = namespace.known_run(&self.dir, &from);
-            let known = match known {
-                Some(run) => Some(run),
-                None => {
-                    namespace.listed_ahead(&self.dir).await;
-                    namespace.known_run(&self.dir, &from)
-                }
-            };
-            if let Some(run) = known {
-                self.stand(run.revision, run.revision);
-                self.reached = run.end;
-                return Ok(Some(self.entries(run.nodes, run.asked)));
-            }
+        if self.ranges.is_none()
+            && let Some(entries) = self.next_known(namespace, &from).await
+        {
+            return Ok(Some(entries));
         }
+        self.next_asked(namespace, from, request).await.map(Some)
+    }
+
+    /// The next entries, if memory has them, or gets them from a listing ahead.
+    async fn next_known(&mut self, namespace: &Arc<Namespace>, from: &[u8]) -> Option<Vec<Entry>> {
+        let run = match namespace.known_run(&self.dir, from) {
+            Some(run) => run,
+            None => {
+                namespace.listed_ahead(&self.dir).await;
+                namespace.known_run(&self.dir, from)?
+            }
+        };
+        self.stand(run.revision, run.revision);
+        self.reached = run.end;
+        Some(self.entries(run.nodes, run.asked))
+    }
+
+    /// The next entries, as S3 lists them.
+    async fn next_asked(
+        &mut self,
+        namespace: &Arc<Namespace>,
+        from: Box<[u8]>,
+        request: &Request,
+    ) -> Result<Vec<Entry>, Error> {
         let is_new = self.ranges.is_none();
         let ranges = self.ranges.get_or_insert_with(|| {
             let (s3, prefix) = (Arc::clone(&namespace.s3), Arc::clone(&self.dir.prefix));
@@ -171,7 +185,7 @@ impl Listing {
                 }
                 self.ranges = None;
                 self.is_named = true;
-                return self.next_named(namespace, &from, request).await.map(Some);
+                return self.next_named(namespace, &from, request).await;
             }
             Err(error) => return Err(error),
         };
@@ -195,7 +209,7 @@ impl Listing {
         if self.reached.is_none() {
             warn_of_left_out(&self.dir.prefix, self.unsayable);
         }
-        Ok(Some(entries))
+        Ok(entries)
     }
 
     /// The next entries, by the user's list of keys.
