@@ -16,7 +16,7 @@
 //!   (key rules, listing, TTLs, inodes)      |    (cursors, windows, fetch planning)
 //!                                           |  cache    blocks in memory, one budget
 //! s3           list, head, get_range: typed errors, deadlines, expiry replay
-//! credentials  the manager: current(), invalidate(generation); shared by the processes of a host
+//! credentials  the manager: current(), invalidate(credentials); shared by the processes of a host
 //! earthdata    the HTTP protocol: endpoint, Earthdata Login, netrc, bucket table
 //! instance     the AWS region that this machine is in
 //! network      certificates, proxies and names, for both HTTP stacks

@@ -154,16 +154,8 @@ pub(super) struct State {
     pub(super) credentials: Option<Arc<Credentials>>,
     /// The failure since the last success.
     pub(super) failure: Option<earthdata::Error>,
-    /// A generation that S3 does not accept any more.
-    pub(super) rejected: Option<String>,
-}
-
-impl State {
-    /// Whether S3 does not accept what is held.
-    pub(super) fn is_rejected(&self) -> bool {
-        let held = self.credentials.as_ref();
-        held.is_some_and(|held| self.rejected.as_deref() == Some(&*held.access_key_id))
-    }
+    /// S3 does not accept them any more.
+    pub(super) is_rejected: bool,
 }
 
 /// What the manager has in common with the task that renews.
@@ -297,7 +289,7 @@ impl Manager {
         let state = self.shared.state.borrow();
         let held = state.credentials.as_ref()?;
         let now = self.shared.clock.now();
-        let usable = now + held.margin < held.expires && !state.is_rejected();
+        let usable = now + held.margin < held.expires && !state.is_rejected;
         usable.then(|| Arc::clone(held))
     }
 
@@ -311,17 +303,15 @@ impl Manager {
         SystemTime::now() + self.remaining(credentials)
     }
 
-    /// Says that S3 does not accept credentials of this generation (an access key id) any more. If
-    /// they are the ones held, they are not handed out again and new ones are fetched, once for all
-    /// who say so.
-    pub fn invalidate(&self, generation: &str) {
+    /// Says that S3 does not accept `credentials`, which this handed out, any more. If they are the ones held
+    /// (the same ones may have been granted again meanwhile), they are not handed out again and new ones are
+    /// fetched, once for all who say so.
+    pub fn invalidate(&self, credentials: &Arc<Credentials>) {
         let is_news = self.shared.state.send_if_modified(|state| {
             let held = state.credentials.as_ref();
-            let is_held = held.is_some_and(|held| held.access_key_id == generation);
-            let is_news = is_held && state.rejected.as_deref() != Some(generation);
-            if is_news {
-                state.rejected = Some(generation.to_owned());
-            }
+            let is_held = held.is_some_and(|held| Arc::ptr_eq(held, credentials));
+            let is_news = is_held && !state.is_rejected;
+            state.is_rejected |= is_news;
             is_news
         });
         if is_news {

@@ -97,7 +97,7 @@ async fn rejections() {
                 let held = manager.current().await.expect("nothing fails");
                 assert_ne!(held.access_key_id, last, "handed out again");
                 last.clone_from(&held.access_key_id);
-                manager.invalidate(&last);
+                manager.invalidate(&held);
                 rejected.lock().expect("no panic").insert(last.clone());
             }
         })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::manager::{Credentials, Shared};
+use super::manager::{Credentials, Shared, State};
 use super::schedule;
 use crate::earthdata::Grant;
 use crate::sync::{Arc, Ordering, timeout, timeout_at};
@@ -66,13 +66,16 @@ fn publish(shared: &Shared, grant: Grant, now: Duration) {
         tracing::warn!("{warning}");
     }
     shared.state.send_modify(|state| {
-        if state.rejected.as_deref() == Some(&credentials.access_key_id) {
+        let held = state.credentials.as_ref();
+        let is_held = held.is_some_and(|held| held.access_key_id == credentials.access_key_id);
+        if state.is_rejected && is_held {
             // Both may be wrong, but only with them can it be tried.
             tracing::warn!("S3 rejected the credentials, and the endpoint gives the same again");
-            state.rejected = None;
         }
-        state.credentials = Some(Arc::new(credentials));
-        state.failure = None;
+        *state = State {
+            credentials: Some(Arc::new(credentials)),
+            ..State::default()
+        };
     });
 }
 
@@ -88,7 +91,7 @@ async fn sleep_until_due(shared: &Shared, at: Duration, last_forced: &mut Option
             return;
         }
         let mut sleep = (at - now).min(LONGEST_SLEEP);
-        if shared.state.borrow().is_rejected() {
+        if shared.state.borrow().is_rejected {
             let pause = shared.policy.forced_refresh_pause;
             let allowed = last_forced.map_or(now, |last| last + pause);
             if now >= allowed {

@@ -12,6 +12,8 @@ const IDLE_CAP: Duration = Duration::from_secs(60);
 /// must fit in.
 const WAITED_FOR_CAP: Duration = Duration::from_secs(3);
 const WAITED_FOR_SHARE: u32 = 8;
+/// Credentials that hardly live are not renewed more often.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
 /// The pause after the first failure, before jitter.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Credentials this near to their end are not used for new requests: the request is signed here and
@@ -20,7 +22,8 @@ const LONGEST_MARGIN: Duration = Duration::from_secs(5);
 
 /// How long after their arrival to renew credentials that live `remaining`; `random` in [0, 1).
 pub(super) fn refresh_after(remaining: Duration, random: f64) -> Duration {
-    remaining.mul_f64(REFRESH_AT - JITTER * random)
+    let share = remaining.mul_f64(REFRESH_AT - JITTER * random);
+    share.max(LEAST_PAUSE)
 }
 
 /// How long after their arrival credentials that live `remaining` are renewed at the latest.
@@ -54,6 +57,9 @@ mod tests {
         let hour = Duration::from_secs(3600);
         assert_eq!(refresh_after(hour, 0.0), Duration::from_secs(2700));
         assert_eq!(refresh_after(hour, 1.0), Duration::from_secs(2340));
+        // As of an endpoint that hands out the same to their end.
+        let least = Duration::from_secs(1);
+        assert_eq!(refresh_after(Duration::from_millis(10), 1.0), least);
     }
 
     #[test]

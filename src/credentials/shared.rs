@@ -159,11 +159,16 @@ impl SharedEndpoint {
         };
         let both = entries.clone();
         let read = move || {
-            let wrong = both.marks.read().refused;
-            wrong.or_else(|| both.grants.read().refused)
+            let wrong = both.marks.read()?.refused;
+            let locked = both.grants.read()?.refused;
+            Some(wrong.or(locked))
         };
-        let mark = on_disk(read).await.flatten();
-        let was_marked = self.was_marked.swap(mark.is_some(), Ordering::Relaxed);
+        let told = on_disk(read).await.flatten();
+        // A mark that cannot be told is not one that somebody removed.
+        let was_marked =
+            |mark: &Option<Mark>| self.was_marked.swap(mark.is_some(), Ordering::Relaxed);
+        let was_marked = told.as_ref().is_some_and(was_marked);
+        let mark = told.flatten();
         if let (Some(login), Some(mark)) = (login, &mark)
             && let Some(refusal) = mark.holds(login.changed(), self.clock.now())
         {
@@ -196,7 +201,7 @@ impl SharedEndpoint {
                         Refusal::Locked => (&entries.grants, held),
                     };
                     let is_told = tell(entry, Record { grant, refused }).await;
-                    self.was_marked.store(is_told, Ordering::Relaxed);
+                    self.was_marked.fetch_or(is_told, Ordering::Relaxed);
                 }
                 others(error)
             }
@@ -229,7 +234,8 @@ impl Source for SharedEndpoint {
 
 /// Looks for credentials that are `wanted`, and takes the lock if there are none.
 fn look(entry: &Entry, wanted: impl Fn(&SharedGrant) -> bool) -> Look {
-    let grant = entry.read().grant;
+    let read = || entry.read().and_then(|record| record.grant);
+    let grant = read();
     if let Some(shared) = grant.clone().filter(&wanted) {
         return Look::Found(shared);
     }
@@ -238,7 +244,7 @@ fn look(entry: &Entry, wanted: impl Fn(&SharedGrant) -> bool) -> Look {
         Err(error) => Look::Broken(error.to_string()),
         Ok(Some(lock)) => {
             // Whoever held it before may have just written.
-            let grant = entry.read().grant;
+            let grant = read();
             match grant.clone().filter(&wanted) {
                 Some(shared) => Look::Found(shared),
                 None => Look::Ours(lock, grant),

@@ -204,14 +204,15 @@ impl Entry {
         &self.path
     }
 
-    /// What the file holds; nothing if there is none, or none that can be believed.
-    pub(super) fn read(&self) -> Record {
+    /// What the file holds, which is nothing if there is none, or none that can be believed; `None` if it
+    /// cannot be told.
+    pub(super) fn read(&self) -> Option<Record> {
         match read_own(&self.path) {
-            Ok(Some(text)) => Record::parse(text.expose_secret()),
-            Ok(None) => Record::default(),
+            Ok(Some(text)) => Some(Record::parse(text.expose_secret())),
+            Ok(None) => Some(Record::default()),
             Err(error) => {
                 tracing::warn!("shared credentials are not used: {error}");
-                Record::default()
+                None
             }
         }
     }

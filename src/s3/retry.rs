@@ -105,7 +105,7 @@ impl S3 {
                         last_failure = Some(plain(&text));
                         rejected = (replays > 0).then_some(text);
                         replays += 1;
-                        manager.invalidate(&credentials.access_key_id);
+                        manager.invalidate(&credentials);
                     }
                     _ => return Err(Error::CredentialsRejected(text)),
                 },

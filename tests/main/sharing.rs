@@ -176,6 +176,15 @@ fn a_mark_that_is_removed_lets_the_running_process_try_again() {
     let path = log.split_once("remove ").expect("what to do").1;
     let mark = PathBuf::from(path.split_once(',').expect("the path").0);
     assert_eq!(world.counters().wrong_passwords, 1);
+    // One that cannot be read is not one that was removed.
+    let kept = mark.with_extension("kept");
+    std::fs::rename(&mark, &kept).expect("it is there");
+    std::fs::create_dir(&mark).expect("a directory");
+    mount.log_with("shared credentials are not used");
+    assert!(mount.path("file").metadata().is_err());
+    assert_eq!(world.counters().wrong_passwords, 1);
+    std::fs::remove_dir(&mark).expect("it is there");
+    std::fs::rename(&kept, &mark).expect("it is there");
     world.set_users(vec![with(
         DEFAULT_PASSWORD,
         "eyJ0eXAiOiJKV1QifQ.eyJ1aWQiOiJ1In0.dGhpcmQ",
