@@ -96,7 +96,7 @@ impl Starts {
         };
         next(1)
             .filter(|_| !is_between_arrays())
-            .or_else(|| self.again(run(1)?, read))
+            .or_else(|| self.again(read))
             .or_else(|| shortest(&both))
             .or_else(|| shortest(&twice))
     }
@@ -125,10 +125,13 @@ impl Starts {
         self.made.iter().any(is_it)
     }
 
-    fn again(&self, run: ByteRange, read: ByteRange) -> Option<Strides> {
-        let is_it = |row: &&Row| row.steps >= MANY && row.has(run, read);
-        let row = self.made.iter().find(is_it)?;
-        Strides::again(run, read, row.step, row.steps)
+    /// Many steps that were made before and begin again here, from one of the latest runs.
+    fn again(&self, read: ByteRange) -> Option<Strides> {
+        self.runs.iter().take(IN_TURN).find_map(|(run, _)| {
+            let is_it = |row: &&Row| row.steps >= MANY && row.has(*run, read);
+            let row = self.made.iter().find(is_it)?;
+            Strides::again(*run, read, row.step, row.steps)
+        })
     }
 }
 
@@ -154,7 +157,7 @@ mod tests {
         assert!(!again(&starts, MIB));
         starts.note((MIB.cast_signed(), 20));
         starts.begin(range(95 * MIB), Instant::now());
-        assert!(!again(&starts, MIB), "the run before is another one");
+        assert!(again(&starts, MIB), "another reader's run came between");
     }
 
     #[test]

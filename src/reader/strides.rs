@@ -1,14 +1,14 @@
 //! Runs of reads that begin in equal steps, forward or back: records of one variable of netCDF-3, rows of a part of
 //! an array, every n-th message.
 
-use super::forward::{RAMP, START};
+use super::forward::RAMP;
 use crate::cache::JOINED;
 use crate::s3::ByteRange;
 
 /// Steps fetched ahead: as many as there have been, and no more than this ...
 const MOST: u64 = 32;
 /// ... or than lie within so many bytes.
-const MOST_BYTES: u64 = START;
+const MOST_BYTES: u64 = RAMP;
 /// The kernel rounds reads to pages, so steps that are no multiple of one differ by as much.
 pub(super) const PAGE: u64 = 4096;
 
@@ -29,6 +29,8 @@ pub(super) struct Strides {
     planned: u64,
     /// Steps that are probably made, if that is known.
     expected: u64,
+    /// So many of the first steps are supposed to have been made, as they were elsewhere.
+    supposed: u64,
 }
 
 impl Strides {
@@ -51,6 +53,7 @@ impl Strides {
             is_exact: step == next,
             planned: 1,
             expected: 0,
+            supposed: 0,
         })
     }
 
@@ -60,15 +63,25 @@ impl Strides {
             true => run.end() < read.start(),
             false => read.end() < run.start(),
         };
+        // The one step from `run` to `read` is known to a page only: as many ahead as were made elsewhere would be
+        // off by as many pages. So it is as if those had led to `read`.
+        let room = match step > 0 {
+            true => read.start() / step.unsigned_abs(),
+            false => steps,
+        };
+        let made = steps.min(room).max(1);
+        let all = i128::from(step) * i128::from(made);
+        let begun = u64::try_from(i128::from(read.start()) - all).ok()?;
         is_apart.then_some(Self {
-            begun: run.start(),
+            begun,
             last: read.start(),
-            steps: 1,
+            steps: made,
             len: read.len(),
             len_before: run.len(),
             is_exact: distance(run.start(), read.start()) == step,
-            planned: 0,
-            expected: steps,
+            planned: made - 1,
+            expected: made - 1 + steps,
+            supposed: made - 1,
         })
     }
 
@@ -77,7 +90,7 @@ impl Strides {
         let all = distance(self.begun, self.last);
         (
             all / i64::try_from(self.steps).unwrap_or(i64::MAX),
-            self.steps,
+            self.steps - self.supposed,
         )
     }
 
@@ -158,7 +171,7 @@ impl Strides {
         let step = self.step();
         let steps = match self.expected {
             expected if self.steps <= expected => expected - self.steps,
-            _ => self.steps,
+            _ => self.steps - self.supposed,
         };
         let steps = steps.min(MOST.max(MOST_BYTES / step.max(1)));
         let steps = steps.min(most / self.likely());
