@@ -12,6 +12,7 @@ use s3credmount::{background, log, process};
 fn main() -> ExitCode {
     process::protect_secrets();
     process::tame_the_allocator();
+    process::ignore_announcements();
     let result = match cli::read() {
         Err(message) => Err(message),
         Ok(Command::Tool { tool, log }) => use_tool(&tool, &log),

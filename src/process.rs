@@ -2,6 +2,7 @@
 
 use std::io;
 
+use nix::sys::signal::{SigHandler, Signal as Number};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Keeps memory, which holds secrets, out of core dumps and from other processes of the user.
@@ -36,6 +37,18 @@ pub fn give_back_memory() {
     }
 }
 
+/// Ignores what would end the process for nothing, and so do the programs that it starts: batch systems
+/// announce the end of a job to all that runs in it, and a file larger than `ulimit -f` allows costs lines of
+/// the log.
+pub fn ignore_announcements() {
+    use Number::{SIGALRM, SIGUSR1, SIGUSR2, SIGXFSZ};
+    for number in [SIGUSR1, SIGUSR2, SIGALRM, SIGXFSZ] {
+        // SAFETY: no handler of this program runs.
+        let set = unsafe { nix::sys::signal::signal(number, SigHandler::SigIgn) };
+        debug_assert!(set.is_ok(), "{number} can be ignored");
+    }
+}
+
 /// What `kill` sends, Ctrl-C, Ctrl-\, the end of `ulimit -t`, and SIGHUP: the end where a terminal is
 /// closed, and for a mount, which outlives its terminal, the wish to forget what it knows.
 pub struct Signals {
@@ -44,9 +57,6 @@ pub struct Signals {
     quit: Signal,
     xcpu: Signal,
     hup: Signal,
-    /// These would kill the process: batch systems announce the end of a job to all that runs in it, and
-    /// a file larger than `ulimit -f` allows costs lines of the log.
-    _ignored: [Signal; 4],
 }
 
 impl Signals {
@@ -61,12 +71,6 @@ impl Signals {
             quit: signal(SignalKind::quit())?,
             xcpu: signal(SignalKind::from_raw(libc::SIGXCPU))?,
             hup: signal(SignalKind::hangup())?,
-            _ignored: [
-                signal(SignalKind::user_defined1())?,
-                signal(SignalKind::user_defined2())?,
-                signal(SignalKind::alarm())?,
-                signal(SignalKind::from_raw(libc::SIGXFSZ))?,
-            ],
         })
     }
 

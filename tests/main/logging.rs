@@ -148,6 +148,36 @@ fn a_log_as_large_as_files_may_be_loses_lines_and_nothing_else() {
     assert!(mount.wait().success());
 }
 
+/// What it is full of may be from another day.
+#[test]
+fn a_log_that_is_full_before_the_mount_prevents_nothing() {
+    let world = small_world();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("log");
+    std::fs::write(&file, [b'x'; 8 * 512]).expect("a log");
+    let limited = |program: &Command| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -f 1; exec \"$@\"", "sh"]);
+        started_by(shell, program)
+    };
+    let mut mount = limited(&program(&world));
+    mount.arg("--log-file").arg(&file);
+    let mut mount = Mount::with(mount, BUCKET);
+    assert_eq!(mount.read("file"), b"content");
+    mount.signal(libc::SIGTERM);
+    assert!(mount.wait().success());
+    assert_eq!(std::fs::metadata(&file).expect("a log").len(), 8 * 512);
+    // What a tool prints is lost as well.
+    let mut listed = bare_program();
+    listed.arg("buckets");
+    let full = std::fs::File::options().append(true).open(&file);
+    let listed = limited(&listed).stdout(full.expect("a file")).output();
+    let listed = listed.expect("it runs");
+    assert_eq!(listed.status.code(), Some(1), "{listed:?}");
+    let said = String::from_utf8_lossy(&listed.stderr);
+    assert!(said.contains("cannot write to standard output"), "{said}");
+}
+
 #[test]
 fn a_log_that_nobody_reads_any_more_does_not_end_the_mount() {
     let world = small_world();
