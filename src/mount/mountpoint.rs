@@ -205,9 +205,26 @@ impl Mountpoint {
              mount as root"
                 .to_owned()
         } else {
-            format!("cannot mount on {path}: {}", text.trim())
+            let hint = match is_forbidden(&text) {
+                true => {
+                    ". In a container, it needs --cap-add SYS_ADMIN, and perhaps --security-opt \
+                     apparmor=unconfined"
+                }
+                false => "",
+            };
+            format!("cannot mount on {path}: {}{hint}", text.trim())
         }
     }
+}
+
+/// Whether mount(2) itself was not allowed, as `text` of fuser or fusermount3 tells.
+fn is_forbidden(text: &str) -> bool {
+    let forbidden = [
+        "Operation not permitted",
+        "mount failed: Permission denied",
+        "Permission denied (os error",
+    ];
+    forbidden.iter().any(|words| text.contains(words))
 }
 
 /// Whether a FUSE mount without a process hangs there.

@@ -9,9 +9,10 @@ use mock_earthdata::{
 };
 use tempfile::TempDir;
 
-use crate::ordinary::{can_mount, ordinary_user};
+use crate::ordinary::{can_mount, is_root, ordinary_user};
 use crate::support::{
-    BUCKET, Mount, bare_program, fails, is_mount_point, program, program_at, world, world_with,
+    BUCKET, Mount, bare_program, fails, is_mount_point, program, program_at, started_by, world,
+    world_with,
 };
 
 pub(crate) fn small_world() -> World {
@@ -62,6 +63,25 @@ pub(crate) fn says(message: &str, parts: &[&str]) {
     for part in parts {
         assert!(message.contains(part), "no {part:?} in: {message}");
     }
+}
+
+/// As in a container that has the device and not the right.
+#[test]
+fn a_process_that_may_not_mount() {
+    if !is_root() {
+        return;
+    }
+    let world = small_world();
+    let mut contained = Command::new("setpriv");
+    contained.arg("--bounding-set=-sys_admin");
+    let message = refusal(started_by(contained, &program(&world)));
+    says(
+        &message,
+        &[
+            "Operation not permitted. In a container",
+            "--cap-add SYS_ADMIN",
+        ],
+    );
 }
 
 /// An address on which nobody listens.
