@@ -91,6 +91,8 @@ fn command() -> clap::Command {
     ToolArgs::augment_subcommands(MountArgs::command())
         // So that the subcommands need no SOURCE.
         .args_conflicts_with_subcommands(true)
+        // mount(8) appends its own options to those of fstab: the last one wins.
+        .args_override_self(true)
         .disable_help_subcommand(true)
 }
 
@@ -167,6 +169,30 @@ mod tests {
         check(MountArgs::command(), &of_mount);
         let of_check = tools::CheckArgs::augment_args(clap::Command::new("check"));
         check(of_check, &["source", "verbose"]);
+    }
+
+    #[test]
+    fn of_an_option_that_is_repeated_the_last_one_wins() {
+        let args = "-o metadata_ttl=6h,exec,uid=1 -o metadata_ttl=1h,exec --uid 2 --uid 3 -v -f";
+        let mut all = vec!["prod-lads", "/mnt"];
+        all.extend(args.split(' '));
+        let config = config(&all).expect("valid");
+        assert_eq!(config.metadata_ttl.as_secs(), 3600);
+        assert_eq!((config.exec, config.uid), (true, 3));
+        let args = "buckets --refresh --cmr-url https://a --cmr-url https://b --refresh x";
+        let args: Vec<_> = args.split(' ').collect();
+        assert!(tool(&args).is_ok());
+        let level = |verbose: &[&str]| {
+            let all = ["p", "-o", "foreground", "prod-lads", "/mnt"];
+            let all = all.iter().chain(verbose).map(OsString::from);
+            match parse(all, &Table::built_in()) {
+                Ok(Ok(Command::Mount(run))) => run.log.level,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(level(&["-v"]), log::Level::Debug);
+        assert_eq!(level(&["-vv"]), log::Level::Trace);
+        assert_eq!(level(&["-v", "-v"]), log::Level::Trace);
     }
 
     #[test]
