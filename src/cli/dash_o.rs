@@ -46,6 +46,9 @@ const HARMLESS_WITH_VALUE: &[&str] = &[
     "blksize", "comment", "fsname", "max_read", "subtype", "user",
 ];
 
+/// How to say `--exec` behind mount(8), which keeps `exec` to itself.
+const EXEC: &str = "allow_exec";
+
 /// Replaces each `-o LIST` by the options that it names. `takes_value` tells of each of the program's
 /// own long options whether it has a value.
 ///
@@ -89,7 +92,10 @@ fn own_option(
         Some((name, value)) => (name, Some(value)),
         None => (option, None),
     };
-    let long = name.replace('_', "-");
+    let long = match name {
+        EXEC => "exec".to_owned(),
+        name => name.replace('_', "-"),
+    };
     match (takes_value(&long), value) {
         (Some(true), Some(value)) => return Ok(Some(format!("--{long}={value}"))),
         (Some(false), None) => return Ok(Some(format!("--{long}"))),
@@ -117,7 +123,7 @@ mod tests {
 
     fn expanded(args: &[&str]) -> Result<String, String> {
         let own = |name: &str| match name {
-            "allow-other" => Some(false),
+            "allow-other" | "exec" => Some(false),
             "netrc" | "uid" => Some(true),
             _ => None,
         };
@@ -143,6 +149,8 @@ mod tests {
         );
         let args = ["p", "-onetrc=/a=b,x-systemd.automount,nofail", "bucket"];
         assert_eq!(expanded(&args).expect("valid"), "p --netrc=/a=b bucket");
+        let args = ["p", "-o", "exec", "-o", "allow_exec,nodev"];
+        assert_eq!(expanded(&args).expect("valid"), "p --exec --exec");
         assert_eq!(expanded(&["p", "--", "-o"]).expect("valid"), "p -- -o");
     }
 

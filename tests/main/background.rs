@@ -278,7 +278,7 @@ fn mount_8_mounts_it_as_fstab_would() {
         .status();
     assert!(installed.expect("mount(8)").success());
     let options = format!(
-        "ro,_netdev,nofail,x-systemd.automount,allow_other,uid=7,credentials_endpoint={},\
+        "ro,_netdev,nofail,x-systemd.automount,allow_other,allow_exec,uid=6,uid=7,credentials_endpoint={},\
          earthdata_host={},endpoint_url={},log_file={}/log",
         world.open_endpoint(),
         world.earthdata_host(),
@@ -299,6 +299,7 @@ fn mount_8_mounts_it_as_fstab_would() {
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&metadata), 7);
     let table = support::mount_table_line(&mount.root()).expect("a mount");
     assert!(table.contains("allow_other"), "{table}");
+    assert!(!table.contains("noexec"), "{table}");
     mount.unmount();
 }
 
