@@ -59,7 +59,10 @@ impl Mountpoint {
         let failed = |error: io::Error| match error.raw_os_error() {
             Some(libc::ENOENT) => MountpointError::Missing(given()),
             Some(libc::ENOTDIR) => MountpointError::NotADirectory(given()),
-            Some(libc::ENOTCONN | libc::ECONNABORTED) => MountpointError::Dead(given()),
+            // Programs that unmount follow no link.
+            Some(libc::ENOTCONN | libc::ECONNABORTED) => {
+                MountpointError::Dead(absolute(path).unwrap_or_else(given))
+            }
             _ => MountpointError::Unusable(given(), error),
         };
         // First: what is read of a mount waits for S3, and may be empty.
@@ -234,8 +237,11 @@ fn is_dead(path: &Path) -> bool {
     matches!(answer, Err(Errno::ENOTCONN | Errno::ECONNABORTED))
 }
 
-/// The absolute path without links of a directory that cannot be looked at itself.
+/// The absolute path without links of a directory that perhaps cannot be looked at itself.
 fn absolute(path: &Path) -> Option<PathBuf> {
+    if let Ok(path) = path.canonicalize() {
+        return Some(path);
+    }
     let path = std::path::absolute(path).ok()?;
     let parent = path.parent()?.canonicalize().ok()?;
     Some(parent.join(path.file_name()?))

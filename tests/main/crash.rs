@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::process::Stdio;
 use std::time::Duration;
 
 use mock_earthdata::Content;
 
-use crate::support::{Mount, computed, program, world, world_with};
+use crate::support::{BUCKET, Mount, PATIENCE, computed, program, wait, world, world_with};
 
 const MIB: u64 = 1 << 20;
 
@@ -26,6 +27,33 @@ fn a_mount_that_was_killed_gives_way_to_the_next_one() {
     let log = mount.log_with("is mounted on");
     assert!(log.contains("dead mount of s3://test-bucket"), "{log}");
     assert_eq!(mount.read("d/file"), b"content");
+}
+
+/// The mount table has where the link leads to.
+#[test]
+fn a_mount_that_was_killed_behind_a_link_gives_way_too() {
+    let world = world([("file", "content")]);
+    let mut mount = Mount::new(&world);
+    let link = tempfile::tempdir().expect("a temporary directory");
+    let link = link.path().join("link");
+    std::os::unix::fs::symlink(mount.root(), &link).expect("a link");
+    mount.kill();
+    let mut program = program(&world);
+    program
+        .arg("--foreground")
+        .args([BUCKET.as_ref(), link.as_os_str()]);
+    program.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut again = program.spawn().expect("the program starts");
+    let begin = std::time::Instant::now();
+    while std::fs::read(mount.path("file")).is_err() {
+        assert!(begin.elapsed() < PATIENCE, "no mount");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let unmounted = std::process::Command::new("umount")
+        .arg(mount.root())
+        .status();
+    assert!(unmounted.expect("umount").success());
+    assert!(wait(&mut again).expect("it ends").success());
 }
 
 /// A process that does not run while its credentials run out has new ones before it reads on.
