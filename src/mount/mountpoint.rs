@@ -40,6 +40,12 @@ pub enum MountpointError {
          root with umount -l {0}"
     )]
     Dead(PathBuf),
+    /// Another user has mounted there, and lets nobody in.
+    #[error(
+        "a FUSE mount of the user with uid {1} is on {0} already: choose another directory, or \
+         unmount it first, as that user (fusermount3 -u {0}) or as root (umount {0})"
+    )]
+    Others(PathBuf, u32),
     /// It cannot be looked at.
     #[error("the mountpoint {0} cannot be used: {1}")]
     Unusable(PathBuf, io::Error),
@@ -63,6 +69,10 @@ impl Mountpoint {
             Some(libc::ENOTCONN | libc::ECONNABORTED) => {
                 MountpointError::Dead(absolute(path).unwrap_or_else(given))
             }
+            Some(libc::EACCES) => match absolute(path).and_then(|path| fuse_user(&path)) {
+                Some(user) => MountpointError::Others(given(), user),
+                None => MountpointError::Unusable(given(), error),
+            },
             _ => MountpointError::Unusable(given(), error),
         };
         // First: what is read of a mount waits for S3, and may be empty.
@@ -297,6 +307,14 @@ fn mounted_by_us(path: &Path) -> Option<String> {
     let top = top_mount(path)?;
     let mut fields = top.split_once(" - ")?.1.split(' ');
     (fields.next()? == "fuse.s3credmount").then(|| fields.next().unwrap_or_default().to_owned())
+}
+
+/// The user of the FUSE mount on top of `path`, if there is one.
+fn fuse_user(path: &Path) -> Option<u32> {
+    let top = top_mount(path)?;
+    let mut options = top.rsplit(' ').next()?.split(',');
+    let user = options.find_map(|option| option.strip_prefix("user_id="))?;
+    user.parse().ok()
 }
 
 fn may_open_fuse() -> bool {

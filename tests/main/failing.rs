@@ -9,7 +9,7 @@ use mock_earthdata::{
 };
 use tempfile::TempDir;
 
-use crate::ordinary::{can_mount, is_root, ordinary_user};
+use crate::ordinary::{NOBODY, can_mount, is_root, ordinary_user};
 use crate::support::{
     BUCKET, Mount, bare_program, fails, is_mount_point, program, program_at, started_by, world,
     world_with,
@@ -63,6 +63,27 @@ pub(crate) fn says(message: &str, parts: &[&str]) {
     for part in parts {
         assert!(message.contains(part), "no {part:?} in: {message}");
     }
+}
+
+/// Which lets nobody in, not even root.
+#[test]
+fn a_mountpoint_on_which_another_user_has_mounted() {
+    if !is_root() || !can_mount() {
+        return;
+    }
+    let world = small_world();
+    let mount = Mount::of_ordinary_user(program(&world), BUCKET);
+    let (status, said) = fails(program(&world), BUCKET, &mount.root());
+    assert_eq!(status, Some(1), "{said}");
+    let root = mount.root();
+    let root = root.display();
+    says(
+        &said,
+        &[
+            &format!("uid {NOBODY} is on {root}"),
+            &format!("umount {root}"),
+        ],
+    );
 }
 
 /// As in a container that has the device and not the right.
