@@ -191,7 +191,13 @@ impl S3Args {
 
 /// In the background the working directory is another.
 pub(super) fn absolute(path: PathBuf) -> Result<PathBuf, String> {
-    std::path::absolute(&path).map_err(|error| format!("{}: {error}", path.display()))
+    std::path::absolute(&path).map_err(|error| {
+        format!(
+            "{} means nothing in the working directory, which cannot be found ({error}): change to one \
+             that exists, or give the whole path",
+            path.display()
+        )
+    })
 }
 
 fn unknown_bucket(bucket: &str, table: &Table) -> String {

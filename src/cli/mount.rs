@@ -173,7 +173,7 @@ impl MountArgs {
             None => KeyList::default(),
         };
         let mount = Config {
-            mountpoint: self.mountpoint,
+            mountpoint: absolute(self.mountpoint)?,
             credentials,
             s3,
             source,

@@ -22,6 +22,9 @@ pub enum MountpointError {
     /// There is none.
     #[error("the mountpoint {0} does not exist: make it with mkdir -p {0}")]
     Missing(PathBuf),
+    /// There is a link, and nothing behind it.
+    #[error("the mountpoint {0} is a link to {1}, which does not exist")]
+    Dangling(PathBuf, PathBuf),
     /// Something else has the name.
     #[error("the mountpoint {0} is not a directory")]
     NotADirectory(PathBuf),
@@ -63,7 +66,10 @@ impl Mountpoint {
     pub(super) fn check(path: &Path) -> Result<Self, MountpointError> {
         let given = || path.to_owned();
         let failed = |error: io::Error| match error.raw_os_error() {
-            Some(libc::ENOENT) => MountpointError::Missing(given()),
+            Some(libc::ENOENT) => match std::fs::read_link(path) {
+                Ok(target) => MountpointError::Dangling(given(), target),
+                Err(_) => MountpointError::Missing(given()),
+            },
             Some(libc::ENOTDIR) => MountpointError::NotADirectory(given()),
             // Programs that unmount follow no link.
             Some(libc::ENOTCONN | libc::ECONNABORTED) => {

@@ -377,8 +377,10 @@ fn mountpoints_that_cannot_be_used() {
     std::fs::write(at("file"), "x").expect("a file");
     std::fs::create_dir(at("full")).expect("a directory");
     std::fs::write(at("full/file"), "x").expect("a file");
+    std::os::unix::fs::symlink("nowhere", at("dangling")).expect("a link");
     for (mountpoint, what) in [
         (at("missing"), "does not exist: make it with mkdir"),
+        (at("dangling"), "is a link to nowhere"),
         (at("file"), "is not a directory"),
         (at("full"), "is not empty"),
     ] {
@@ -389,6 +391,19 @@ fn mountpoints_that_cannot_be_used() {
     }
     // Found out before anything is asked of anybody.
     assert_eq!(world.counters().credentials_requests, 0);
+}
+
+#[test]
+fn a_working_directory_that_is_gone() {
+    let directory = mountpoint();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "cd \"$0\" && rmdir \"$0\" && exec \"$@\""]);
+    shell.arg(directory.path());
+    let mut program = bare_program();
+    program.arg("--no-sign-request");
+    let (status, said) = fails(started_by(shell, &program), BUCKET, Path::new("mnt"));
+    assert_eq!(status, Some(1), "{said}");
+    says(&said, &["mnt", "working directory, which cannot be found"]);
 }
 
 #[test]
