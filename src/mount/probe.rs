@@ -45,7 +45,7 @@ pub(super) async fn probe(
     let location = target.location();
     if let s3::Error::AccessDenied(said) = &error {
         let machine = instance::region().await;
-        let reasons = target.reasons(machine.as_deref());
+        let reasons = target.reasons_of_listing(machine.as_deref());
         let is_elsewhere = machine.is_some_and(|machine| machine != config.s3.region);
         if is_elsewhere && said.contains(EXPLICIT) {
             return Err(Error::Denied {

@@ -75,10 +75,26 @@ impl Target<'_> {
         format!("{} at {server}, region {}", self.source, self.s3.region)
     }
 
+    /// Why S3 may deny a listing, see [`Self::reasons`].
+    pub fn reasons_of_listing(&self, machine: Option<&str>) -> String {
+        let reasons = self.reasons(machine);
+        match self.source.prefix() {
+            "" => format!(
+                "{reasons}; the listing may be allowed below a prefix only (mount BUCKET/PREFIX)"
+            ),
+            prefix => format!("{reasons}; the listing may not be allowed below {prefix}"),
+        }
+    }
+
     /// Why S3 may deny what credentials were granted for, the likeliest first, if this machine is in
     /// the region `machine`. S3's answer does not tell these apart (nsidc/earthaccess issues 231, 444,
     /// 1184).
     pub fn reasons(&self, machine: Option<&str>) -> String {
+        let Some(credentials) = self.credentials else {
+            return "requests are not signed (--no-sign-request), and this bucket may not be public: leave \
+                    that option out"
+                .to_owned();
+        };
         let region = &self.s3.region;
         let place = match machine {
             Some(machine) if machine == region => {
@@ -93,15 +109,10 @@ impl Target<'_> {
                  learned (EC2's instance metadata do not answer)"
             ),
         };
-        let endpoint = self.credentials;
-        let endpoint = endpoint.map_or("no endpoint", |settings| &settings.endpoint.endpoint);
-        let prefix = match self.source.prefix() {
-            "" => "the listing may be allowed below a prefix only (mount BUCKET/PREFIX)".to_owned(),
-            prefix => format!("the listing may not be allowed below {prefix}"),
-        };
+        let endpoint = &credentials.endpoint.endpoint;
         format!(
             "{place}; some data need a user agreement (EULA), to be accepted in a browser; the \
-             credentials of {endpoint} may not be for this bucket (--credentials-endpoint); {prefix}"
+             credentials of {endpoint} may not be for this bucket (--credentials-endpoint)"
         )
     }
 }

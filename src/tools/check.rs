@@ -237,7 +237,7 @@ impl Bucket<'_> {
         let location = self.target.location();
         match error {
             s3::Error::AccessDenied(_) => {
-                let reasons = self.target.reasons(self.machine.as_deref());
+                let reasons = self.target.reasons_of_listing(self.machine.as_deref());
                 let by_name = match self.target.key() {
                     None => {
                         "; a bucket that may not be listed can be checked by the name of a file \

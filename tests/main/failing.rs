@@ -522,6 +522,26 @@ fn a_denied_listing_is_a_warning_and_files_are_read_by_name() {
     );
 }
 
+#[test]
+fn unsigned_requests_to_a_bucket_that_is_not_public() {
+    let world = small_world();
+    let mut command = bare_program();
+    command.args(["--no-sign-request", "--endpoint-url", &world.s3_url()]);
+    let mount = Mount::with(command, BUCKET);
+    let log = mount.log_with("may not be listed");
+    says(
+        &log,
+        &[
+            "requests are not signed (--no-sign-request)",
+            "leave that option out",
+        ],
+    );
+    assert!(
+        !log.contains("EULA") && !log.contains("endpoint may"),
+        "{log}"
+    );
+}
+
 /// NSIDC's buckets have no file at the top that could be read first.
 #[test]
 fn where_listing_is_denied_the_first_file_read_may_lie_in_a_directory() {
