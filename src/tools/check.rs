@@ -184,8 +184,10 @@ impl Bucket<'_> {
                 step.note("denied: files can be read by name only");
                 Page::default()
             }
-            Err(error) => return Err(step.failed(self.explained(&error))),
+            Err(error) => return Err(step.failed(self.explained(&error, Asked::List))),
         };
+        // What a directory of this name holds was found.
+        let is_key = page.objects.is_empty();
         let candidates = page
             .objects
             .into_iter()
@@ -194,18 +196,29 @@ impl Bucket<'_> {
             .map(|object| (object.key, object.meta.etag))
             .take(CANDIDATES)
             .collect();
-        self.check_reading(candidates).await
+        self.check_reading(candidates, is_key).await
     }
 
-    async fn check_reading(&self, mut candidates: Vec<(String, ETag)>) -> Result<(), String> {
+    /// Reads a byte of one of `candidates`; without any, of what was named, which there must be if it `is_key`.
+    async fn check_reading(
+        &self,
+        mut candidates: Vec<(String, ETag)>,
+        is_key: bool,
+    ) -> Result<(), String> {
         let step = Step::begin("first byte");
         if candidates.is_empty()
             && let Some(key) = self.target.key()
         {
             match self.s3.head(key, &Request::demand(ANSWER)).await {
                 Ok(meta) if meta.size > 0 => candidates.push((key.to_owned(), meta.etag)),
+                Err(s3::Error::NotFound) if is_key => {
+                    let location = self.target.location();
+                    return Err(step.failed(format!(
+                        "there is no {location}. Check how the key is written, also upper and lower case"
+                    )));
+                }
                 Ok(_) | Err(s3::Error::NotFound) => {}
-                Err(error) => return Err(step.failed(self.explained(&error))),
+                Err(error) => return Err(step.failed(self.explained(&error, Asked::Head))),
             }
         }
         let mut archived = 0;
@@ -222,7 +235,10 @@ impl Bucket<'_> {
                 }
                 // Listings say nothing of it.
                 Err(s3::Error::Archived) => archived += 1,
-                Err(error) => return Err(step.failed(format!("{key}: {}", self.explained(&error)))),
+                Err(error) => {
+                    let why = self.explained(&error, Asked::Get);
+                    return Err(step.failed(format!("{key}: {why}")));
+                }
             }
         }
         let why = match archived {
@@ -233,23 +249,35 @@ impl Bucket<'_> {
         Ok(())
     }
 
-    fn explained(&self, error: &s3::Error) -> String {
+    fn explained(&self, error: &s3::Error, asked: Asked) -> String {
         let location = self.target.location();
+        let machine = self.machine.as_deref();
         match error {
             s3::Error::AccessDenied(_) => {
-                let reasons = self.target.reasons_of_listing(self.machine.as_deref());
-                let by_name = match self.target.key() {
-                    None => {
+                let (reasons, more) = match asked {
+                    Asked::List => (
+                        self.target.reasons_of_listing(machine),
                         "; a bucket that may not be listed can be checked by the name of a file \
-                             (BUCKET/KEY)"
-                    }
-                    Some(_) => "",
+                         (BUCKET/KEY)",
+                    ),
+                    Asked::Head => (
+                        self.target.reasons(machine),
+                        "; or there is no such key: where listing is denied, S3 says so of both",
+                    ),
+                    Asked::Get => (self.target.reasons(machine), ""),
                 };
-                format!("{location}: {error}: {reasons}{by_name}")
+                format!("{location}: {error}: {reasons}{more}")
             }
             error => format!("{location}: {error}{}", mount::hint(error)),
         }
     }
+}
+
+/// What S3 was asked for.
+enum Asked {
+    List,
+    Head,
+    Get,
 }
 
 /// A step that is under way.

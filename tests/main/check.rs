@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::messages::metadata;
 use crate::ordinary::{as_ordinary_user, can_mount, device_of_mode};
+use crate::scripted::{Scripted, reply};
 use crate::support::{self, BUCKET, bare_program, program, world, world_with};
 
 fn small_world() -> World {
@@ -245,6 +246,42 @@ fn buckets_that_cannot_be_listed() {
     assert_eq!(checked.status, Some(0), "{}", checked.message);
     assert!(checked.line("list").starts_with("note"));
     assert!(checked.line("first byte").contains("granules/b.nc"));
+}
+
+/// Where listing is denied, S3 has the same answer for a key that is not there, unless it says 404 all the same.
+#[test]
+fn keys_that_do_not_exist_where_listing_is_denied() {
+    let world = small_world();
+    let nowhere = format!("{BUCKET}/granules/none.nc");
+    let access = Access {
+        list: ListAccess::Nowhere,
+        get: true,
+    };
+    world.set_bucket_access(BUCKET, access);
+    let checked = Checked::of(&mut check(&world, &nowhere));
+    checked.failed_at("first byte", &["none.nc", "or there is no such key"]);
+    assert!(
+        !checked.message.contains("the listing"),
+        "{}",
+        checked.message
+    );
+    let answers = Scripted::start("127.0.0.1", |head| match head.starts_with("HEAD ") {
+        true => reply("404 Not Found", "", ""),
+        false => reply(
+            "403 Forbidden",
+            "",
+            "<Error><Code>AccessDenied</Code></Error>",
+        ),
+    });
+    let mut command = bare_program();
+    command
+        .args(["check", &nowhere, "--no-sign-request"])
+        .args(["--endpoint-url", &answers.url()]);
+    let checked = Checked::of(&mut command);
+    checked.failed_at(
+        "first byte",
+        &["there is no s3://test-bucket/granules/none.nc"],
+    );
 }
 
 #[test]
