@@ -1,5 +1,7 @@
 //! A mount of nothing, to see whether this user can mount here.
 
+use std::path::Path;
+
 use fuser::{Filesystem, MountOption, Session, SessionACL};
 
 use super::Error;
@@ -9,17 +11,12 @@ struct Nothing;
 
 impl Filesystem for Nothing {}
 
-/// Mounts an empty file system on a new temporary directory, as a mount with `allow_other` would be,
-/// and unmounts it again.
+/// Mounts an empty file system on `directory`, as a mount with `allow_other` would be, and unmounts it again.
 ///
 /// # Errors
 /// What a mount would say.
-pub fn try_mount(allow_other: bool) -> Result<(), Error> {
-    let directory = tempfile::Builder::new()
-        .prefix("s3credmount-check-")
-        .tempdir()
-        .map_err(Error::Start)?;
-    let mountpoint = Mountpoint::check(directory.path())?;
+pub fn try_mount(directory: &Path, allow_other: bool) -> Result<(), Error> {
+    let mountpoint = Mountpoint::check(directory)?;
     let mut options = fuser::Config::default();
     options.mount_options = vec![
         MountOption::RO,

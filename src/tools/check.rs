@@ -63,9 +63,28 @@ pub async fn run(config: &Config) -> Result<(), String> {
         machine,
     };
     bucket.check().await?;
+    check_mounting(config.allow_other)
+}
+
+fn check_mounting(allow_other: bool) -> Result<(), String> {
     let step = Step::begin("FUSE");
-    match mount::try_mount(config.allow_other) {
-        Ok(()) if config.allow_other => step.ok("mounts, also for other users"),
+    let directory = tempfile::Builder::new()
+        .prefix("s3credmount-check-")
+        .tempdir();
+    let directory = match directory {
+        Ok(directory) => directory,
+        Err(error) => {
+            step.note(format!(
+                "no temporary directory to try it on ({error}): set TMPDIR"
+            ));
+            return Ok(());
+        }
+    };
+    let tried = mount::try_mount(directory.path(), allow_other);
+    // This takes no descriptor, of which there may be none left.
+    let _ = std::fs::remove_dir(directory.path());
+    match tried {
+        Ok(()) if allow_other => step.ok("mounts, also for other users"),
         Ok(()) => step.ok("mounts"),
         Err(error) => return Err(step.failed(error)),
     }

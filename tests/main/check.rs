@@ -360,6 +360,40 @@ fn a_public_bucket_needs_no_login() {
     assert_eq!(world.counters().credentials_requests, 0);
 }
 
+/// What a mount does not need is a note.
+#[test]
+fn a_machine_without_a_temporary_directory() {
+    let world = small_world();
+    let mut command = check(&world, BUCKET);
+    command.env("TMPDIR", "/nonexistent");
+    let checked = Checked::of(&mut command);
+    assert_eq!(checked.status, Some(0), "{}", checked.message);
+    let fuse = checked.line("FUSE");
+    assert!(
+        fuse.starts_with("note") && fuse.contains("set TMPDIR"),
+        "{fuse}"
+    );
+}
+
+/// The first number of descriptors with which it comes to the last step, and fails there.
+#[test]
+fn few_descriptors_leave_no_directory_behind() {
+    let world = small_world();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for descriptors in 8..24 {
+        let mut shell = Command::new("sh");
+        let limit = format!("ulimit -n {descriptors}; exec \"$@\"");
+        shell.args(["-c", &limit, "sh"]);
+        let mut command = support::started_by(shell, &check(&world, BUCKET));
+        command.env("TMPDIR", directory.path());
+        command.output().expect("it runs");
+        let left = std::fs::read_dir(directory.path())
+            .expect("a directory")
+            .count();
+        assert_eq!(left, 0, "with {descriptors} descriptors");
+    }
+}
+
 #[test]
 fn a_machine_without_fuse() {
     if let Err(error) = device_of_mode(0o600) {
