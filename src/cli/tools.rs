@@ -8,6 +8,7 @@ use super::access::{BucketArgs, CredentialArgs};
 use super::{Command, places, values};
 use crate::earthdata::{self, Table};
 use crate::log;
+use crate::memory;
 use crate::mount::Source;
 use crate::network::{self, Network};
 use crate::tools::{Tool, buckets, check, credentials, serve};
@@ -192,14 +193,25 @@ impl CheckArgs {
         if let Some(settings) = &mut credentials {
             settings.sharing.always_fetch = true;
         }
-        let tool = Tool::Check(check::Config {
+        let tool = Tool::Check(Box::new(check::Config {
             credentials,
             s3,
-            source,
             network: Network::from_environment()?,
             allow_other: self.allow_other,
-        });
+            memory: memory::limit(None),
+            log: log_in_background(&format!("{}/MOUNTPOINT", source.bucket())),
+            source,
+        }));
         Ok((tool, self.log.verbose))
+    }
+}
+
+/// Where a mount in the background logs to if the user says nothing.
+fn log_in_background(mount: &str) -> Result<String, String> {
+    let destination = log::Destination::in_background(places::state_directory, mount)?;
+    match destination.obstacle() {
+        None => Ok(destination.to_string()),
+        Some(why) => Err(format!("{why}: say where to log to with --log-file")),
     }
 }
 

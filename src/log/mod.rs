@@ -16,6 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::unistd::{AccessFlags, access};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -103,6 +104,22 @@ impl Destination {
             .collect();
         let directory = state.join("s3credmount");
         Self::OwnFile(directory.join(format!("{name}.log")))
+    }
+}
+
+impl Destination {
+    /// Why a file of its own cannot be made, as far as that shows without making it.
+    pub fn obstacle(&self) -> Option<String> {
+        let Self::OwnFile(path) = self else {
+            return None;
+        };
+        let above = path.ancestors().find(|path| path.exists())?;
+        let errno = access(above, AccessFlags::W_OK).err()?;
+        Some(format!(
+            "{} cannot be written to ({})",
+            above.display(),
+            errno.desc()
+        ))
     }
 }
 

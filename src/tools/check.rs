@@ -37,6 +37,10 @@ pub struct Config {
     pub network: Network,
     /// Whether other users are to be let in.
     pub allow_other: bool,
+    /// How many bytes a mount has for data and names, or why there is none.
+    pub memory: Result<u64, String>,
+    /// Where a mount in the background logs to, or why it cannot.
+    pub log: Result<String, String>,
 }
 
 /// Checks, and prints how it goes.
@@ -63,6 +67,16 @@ pub async fn run(config: &Config) -> Result<(), String> {
         machine,
     };
     bucket.check().await?;
+    let step = Step::begin("memory");
+    match &config.memory {
+        Ok(bytes) => step.ok(format!("{} MiB for data and names", bytes >> 20)),
+        Err(why) => return Err(step.failed(why)),
+    }
+    let step = Step::begin("log");
+    match &config.log {
+        Ok(place) => step.ok(format!("{place} in the background")),
+        Err(why) => step.note(format!("no mount in the background: {why}")),
+    }
     check_mounting(config.allow_other)
 }
 

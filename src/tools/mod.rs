@@ -26,7 +26,7 @@ pub enum Tool {
     /// `s3credmount buckets`.
     Buckets(buckets::Config),
     /// `s3credmount check`.
-    Check(check::Config),
+    Check(Box<check::Config>),
 }
 
 /// Runs `tool` to its end.

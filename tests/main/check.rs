@@ -23,6 +23,7 @@ fn small_world() -> World {
 fn check(world: &World, source: &str) -> Command {
     let mut command = program(world);
     command.args(["check", source]);
+    command.env("XDG_STATE_HOME", std::env::temp_dir());
     reordered(&command)
 }
 
@@ -122,6 +123,8 @@ fn a_bucket_that_can_be_mounted_passes_step_by_step() {
         "region",
         "list",
         "first byte",
+        "memory",
+        "log",
         "FUSE",
     ];
     assert_eq!(
@@ -360,6 +363,43 @@ fn a_public_bucket_needs_no_login() {
     assert_eq!(world.counters().credentials_requests, 0);
 }
 
+/// As a mount would refuse it.
+#[test]
+fn a_process_with_few_addresses() {
+    let world = small_world();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -v 900000; exec \"$@\"", "sh"]);
+    let mut command = support::started_by(shell, &check(&world, BUCKET));
+    Checked::of(&mut command).failed_at("memory", &["MiB of addresses", "ulimit -v"]);
+}
+
+/// With `--log-file`, or in the foreground, it can be mounted all the same.
+#[test]
+fn a_user_without_a_place_for_the_log() {
+    if Path::new("/dev/log").exists() {
+        return;
+    }
+    let world = small_world();
+    let mut homeless = check(&world, BUCKET);
+    homeless.env_remove("XDG_STATE_HOME").env_remove("HOME");
+    let checked = Checked::of(&mut homeless);
+    assert_eq!(checked.status, Some(0), "{}", checked.message);
+    let mut locked_out = check(&world, BUCKET);
+    locked_out.env("XDG_STATE_HOME", "/nonexistent");
+    let locked_out = Checked::of(as_ordinary_user(&mut locked_out));
+    for (checked, why) in [
+        (checked, "HOME is not set"),
+        (locked_out, "/ cannot be written to"),
+    ] {
+        let line = checked.line("log");
+        assert!(
+            line.starts_with("note") && line.contains("--log-file"),
+            "{line}"
+        );
+        assert!(line.contains(why), "{line}");
+    }
+}
+
 /// What a mount does not need is a note.
 #[test]
 fn a_machine_without_a_temporary_directory() {
@@ -375,7 +415,7 @@ fn a_machine_without_a_temporary_directory() {
     );
 }
 
-/// The first number of descriptors with which it comes to the last step, and fails there.
+/// Wherever it ends for want of them.
 #[test]
 fn few_descriptors_leave_no_directory_behind() {
     let world = small_world();
