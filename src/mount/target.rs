@@ -117,10 +117,19 @@ impl Target<'_> {
     }
 }
 
+/// How S3 says that a clock is wrong.
+const TIME: &str = "RequestTimeTooSkewed";
+
 /// What to do about an error of S3; begins with a full stop unless empty.
 pub fn hint(error: &s3::Error) -> String {
     let to_do = match error {
         s3::Error::NoSuchBucket => "Check its name, --region and --endpoint-url",
+        // To a list, S3 says that there is no such bucket, and no more.
+        s3::Error::NotFound => "Is this an S3 server? Check --endpoint-url",
+        s3::Error::Unavailable(why) | s3::Error::Late(why) if why.starts_with(TIME) => {
+            "Check the clock of this machine (timedatectl)"
+        }
+        error if error.is_failure_of_server() => "This is the server's trouble: try again later",
         s3::Error::Unavailable(why) | s3::Error::Late(why) => {
             network::what_to_check(why).unwrap_or("Check the network, --endpoint-url and --region")
         }

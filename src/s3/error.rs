@@ -53,8 +53,31 @@ pub enum Error {
     #[error("no answer from S3 in time: {0}")]
     Late(String),
     /// An answer that cannot be used, and that another try will not mend.
-    #[error("S3 answered with nonsense: {0}")]
+    #[error("S3 {did}: {0}", did = refuses_or_not(.0))]
     Protocol(String),
+}
+
+impl Error {
+    /// Whether a server failed and said so, and was not out of reach.
+    pub fn is_failure_of_server(&self) -> bool {
+        match self {
+            Self::Unavailable(why) | Self::Late(why) => is_said_by_server(why),
+            _ => false,
+        }
+    }
+}
+
+fn refuses_or_not(text: &str) -> &'static str {
+    match is_said_by_server(text) {
+        true => "refuses",
+        false => "answered with nonsense",
+    }
+}
+
+/// Whether `text` is what [`Failure::from_answer`] has from a server: its codes begin with a capital, and what this
+/// program says of an answer does not.
+fn is_said_by_server(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_uppercase())
 }
 
 fn said(text: &str) -> String {
@@ -86,6 +109,7 @@ impl Failure {
         message: &str,
         region: Option<&str>,
     ) -> Self {
+        let message = message.trim_end_matches('.');
         let text = match (code, message) {
             ("", _) => format!("HTTP {status}"),
             (code, "") => plain(code),
@@ -191,6 +215,33 @@ mod tests {
         for region in ["", "x; rm -rf ~", "\x1b[2J", "US"] {
             let said = message("", "", Some(region));
             assert!(said.ends_with("HTTP 400"), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_says_is_told_from_what_is_said_of_it() {
+        assert_eq!(
+            message("AuthorizationHeaderMalformed", "No.", None),
+            "S3 refuses: AuthorizationHeaderMalformed: No"
+        );
+        let nonsense = Error::Protocol("a list that does not go on".to_owned());
+        assert!(
+            nonsense
+                .to_string()
+                .starts_with("S3 answered with nonsense: a list")
+        );
+        for (said, by_server) in [
+            (message("SlowDown", "Reduce your request rate.", None), true),
+            ("HTTP 503".to_owned(), true),
+            ("no answer from host within 4 s".to_owned(), false),
+            ("the connection to host failed: refused".to_owned(), false),
+        ] {
+            assert!(!said.ends_with('.'), "{said}");
+            assert_eq!(
+                Error::Late(said.clone()).is_failure_of_server(),
+                by_server,
+                "{said}"
+            );
         }
     }
 

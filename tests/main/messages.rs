@@ -247,6 +247,35 @@ fn credentials_that_are_expired_on_arrival() {
     says(&message, &["2021-01-27 00:50:09+00:00"]);
 }
 
+/// The network is not the reason, and what S3 says is told as it is.
+#[test]
+fn an_s3_that_says_why_it_fails() {
+    let world = small_world();
+    world.script(FaultRule::on_any().fault(Fault::SlowDown));
+    let message = refusal(program(&world));
+    let told =
+        "SlowDown: Please reduce your request rate. This is the server's trouble: try again later";
+    says(&message, &[told]);
+    assert!(!message.contains("network"), "{message}");
+    for (status, body, told) in [
+        (
+            "404 Not Found",
+            "<html>",
+            "Is this an S3 server? Check --endpoint-url",
+        ),
+        (
+            "400 Bad Request",
+            "<Error><Code>AuthorizationHeaderMalformed</Code><Message>Odd.</Message></Error>",
+            "S3 refuses: AuthorizationHeaderMalformed: Odd\n",
+        ),
+    ] {
+        let server = Scripted::start("127.0.0.1", move |_| reply(status, "", body));
+        let mut command = crate::support::bare_program();
+        command.args(["--no-sign-request", "--endpoint-url", &server.url()]);
+        says(&refusal(command), &[told]);
+    }
+}
+
 /// The clock of this machine is wrong by hours: that is told, and reading goes on all the same.
 #[test]
 fn a_clock_that_is_off_by_more_than_a_minute() {
