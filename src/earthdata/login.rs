@@ -225,7 +225,7 @@ fn read_text(path: &Path) -> Result<(SecretString, Option<SystemTime>), Error> {
     let read = || {
         let file = std::fs::File::open(path)?;
         let metadata = file.metadata()?;
-        if metadata.permissions().mode() & 0o044 != 0 {
+        if metadata.is_file() && metadata.permissions().mode() & 0o044 != 0 {
             EXPOSED.call_once(|| {
                 let path = path.display();
                 tracing::warn!(

@@ -218,6 +218,16 @@ fn a_login_that_others_can_read_is_used_and_told() {
     }
 }
 
+/// `--netrc /dev/null`, to use none: that everybody can read it is as it should be.
+#[test]
+fn a_login_that_is_no_file_is_not_to_be_protected() {
+    let world = small_world();
+    let mut command = program_at(&world, &world.open_endpoint());
+    command.args(["--netrc", "/dev/null"]);
+    let log = Mount::with(command, BUCKET).log_with("is mounted on");
+    assert!(!log.contains("chmod"), "{log}");
+}
+
 #[test]
 fn an_expiration_in_an_unknown_format() {
     let world = small_world();
