@@ -213,7 +213,14 @@ pub(super) fn check_token(token: &SecretString, place: &str) -> Result<(), Error
 fn from_netrc(path: &Path, host: &Authority) -> Result<Option<Login>, Error> {
     let (text, changed) = read_text(path)?;
     let netrc = Netrc::parse(text.expose_secret()).map_err(|e| unusable(path, e.to_string()))?;
-    let found = netrc.find(&[host.as_str(), host.host()]);
+    let hosts = [host.as_str(), host.host()];
+    let found = netrc.find(&hosts);
+    if found.is_none()
+        && let Some(what) = netrc.lacks(&hosts)
+    {
+        let why = format!("its entry for {} has no {what}", host.host());
+        return Err(unusable(path, why));
+    }
     Ok(found.map(|(user, password)| Login {
         proof: Proof::Password { user, password },
         source: path.display().to_string(),

@@ -88,6 +88,20 @@ impl Netrc {
             self.entries.iter().filter(default).find_map(complete)
         })
     }
+
+    /// What the first entry for one of `hosts` lacks.
+    pub fn lacks(&self, hosts: &[&str]) -> Option<&'static str> {
+        let is_one = |host: &str| hosts.iter().any(|one| one.eq_ignore_ascii_case(host));
+        let entry = self
+            .entries
+            .iter()
+            .find(|entry| entry.host.as_deref().is_some_and(is_one))?;
+        match entry {
+            Entry { password: None, .. } => Some("password"),
+            Entry { login: None, .. } => Some("login"),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(any(test, fuzzing))]
@@ -269,6 +283,21 @@ mod tests {
                     machine a.org login ada\ndefault login dan password d\n";
         assert_eq!(find(text, "fake"), pair("dan", "d"));
         assert_eq!(find(text, "a.org"), pair("dan", "d"));
+    }
+
+    #[test]
+    fn entries_lack_what_they_do_not_have() {
+        let text = "machine a login x machine b password y machine c login x password y machine d";
+        let netrc = Netrc::parse(text).expect("valid");
+        let lacks = ["A", "b", "c", "d", "e"].map(|host| netrc.lacks(&[host, "z"]));
+        let expected = [
+            Some("password"),
+            Some("login"),
+            None,
+            Some("password"),
+            None,
+        ];
+        assert_eq!(lacks, expected);
     }
 
     #[test]

@@ -176,6 +176,20 @@ fn a_netrc_that_lacks_the_login_host() {
 }
 
 #[test]
+fn a_netrc_without_the_password() {
+    let world = small_world();
+    let directory = mountpoint();
+    let netrc = directory.path().join("netrc");
+    let host = world.earthdata_host();
+    let host = host.split(':').next().expect("a host");
+    std::fs::write(&netrc, format!("machine {host} login scientist\n")).expect("a file");
+    let mut command = program_at(&world, &world.tea_endpoint());
+    command.arg("--netrc").arg(&netrc);
+    let lacks = format!("its entry for {host} has no password");
+    says(&refusal(command), &[netrc.to_str().expect("UTF-8"), &lacks]);
+}
+
+#[test]
 fn a_user_name_without_a_password() {
     let world = small_world();
     let mut command = program_at(&world, &world.tea_endpoint());
