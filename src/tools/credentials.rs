@@ -89,7 +89,7 @@ fn text(format: Format, credentials: &Credentials, end: SystemTime) -> SecretStr
 }
 
 /// As one word of a shell, whatever is in it.
-fn quoted(value: &str) -> String {
+pub(super) fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
 

@@ -33,6 +33,7 @@ use subtle::ConstantTimeEq;
 use tempfile::NamedTempFile;
 use tokio::net::TcpListener;
 
+use super::credentials::quoted;
 use super::{cannot_print, first_credentials};
 use crate::credentials::{self, Manager};
 use crate::network::{self, Network};
@@ -122,16 +123,13 @@ pub async fn run(config: &Config) -> Result<(), String> {
 
 /// Prints what a shell needs, and closes standard output, so that `eval "$(... &)"` goes on.
 fn announce(address: SocketAddr, token: &Token) -> io::Result<()> {
-    let path = token.file.path().display();
+    let path = quoted(&token.file.path().to_string_lossy());
     let mut out = io::stdout().lock();
     writeln!(
         out,
         "export AWS_CONTAINER_CREDENTIALS_FULL_URI=http://{address}/"
     )?;
-    writeln!(
-        out,
-        "export AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE='{path}'"
-    )?;
+    writeln!(out, "export AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE={path}")?;
     // To end it with, as ssh-agent has it.
     let pid = std::process::id();
     writeln!(out, "export S3CREDMOUNT_SERVER_PID={pid}")?;

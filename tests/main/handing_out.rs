@@ -354,6 +354,23 @@ fn an_endpoint_that_fails_is_told_to_who_asks() {
 }
 
 #[test]
+fn a_shell_takes_what_the_server_prints_wherever_its_file_is() {
+    let world = one_file();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let odd = directory.path().join("it's $HERE");
+    std::fs::create_dir(&odd).expect("a directory");
+    let script = "eval \"$(\"$@\" &)\"; wc -c <\"$AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE\"; \
+                  kill \"$S3CREDMOUNT_SERVER_PID\"";
+    let mut shell = Command::new("sh");
+    shell.args(["-ec", script, "sh"]);
+    let mut shell = crate::support::started_by(shell, &tool(&world, "serve-credentials"));
+    // The server has it open for as long as it runs, which is long if the shell fails.
+    shell.env("XDG_RUNTIME_DIR", &odd).stderr(Stdio::null());
+    let output = shell.output().expect("a shell");
+    assert_eq!(text(&output.stdout).trim(), "64");
+}
+
+#[test]
 fn signals_end_the_server_cleanly() {
     let world = one_file();
     for signal in [libc::SIGTERM, libc::SIGINT] {
