@@ -21,6 +21,11 @@ pub fn what_to_check(why: &str) -> Option<&'static str> {
             "Name the file of an authority that vouches for this server by AWS_CA_BUNDLE, or install \
              the system's (ca-certificates)",
         )
+    } else if why.contains("unsupported scheme socks") {
+        Some(
+            "SOCKS proxies are not spoken here: name an http proxy in HTTPS_PROXY, or the server in \
+             NO_PROXY if it can be reached without one",
+        )
     } else if why.contains("tunnel") {
         Some("The way leads through a proxy: check HTTPS_PROXY, ALL_PROXY and NO_PROXY")
     } else {

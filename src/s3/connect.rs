@@ -141,10 +141,8 @@ impl Service<Uri> for Route {
         if let Some(scheme @ ("socks4" | "socks4a" | "socks5" | "socks5h")) =
             proxy.uri().scheme_str()
         {
-            let why = format!(
-                "the proxy for it is one of {scheme}, which is not spoken here: name an http proxy in \
-                 HTTPS_PROXY, or the server in NO_PROXY if it can be reached without one"
-            );
+            // As the other stack says it.
+            let why = format!("its proxy: unsupported scheme {scheme}");
             return Box::pin(async move { Err(why.into()) });
         }
         let mut tunnel = Tunnel::new(proxy.uri().clone(), self.to_proxy.clone());

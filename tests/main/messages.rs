@@ -214,6 +214,24 @@ fn proxies_that_are_none() {
     assert!(!message.contains("hunter2"), "{message}");
 }
 
+/// Of the login as of S3. Through a proxy goes TLS alone.
+#[test]
+fn proxies_of_another_kind() {
+    let world = small_world();
+    let mut of_login = program_at(&world, "https://192.0.2.1/s3credentials");
+    of_login.env("EARTHDATA_TOKEN", DEFAULT_TOKEN);
+    of_login.args(["--credential-wait", "1"]);
+    let mut of_s3 = crate::support::bare_program();
+    of_s3.args(["--no-sign-request", "--endpoint-url", "https://192.0.2.1"]);
+    for mut command in [of_login, of_s3] {
+        command.env("ALL_PROXY", "socks5://127.0.0.1:9");
+        let message = refusal(command);
+        says(&message, &["socks5", "SOCKS proxies are not spoken here"]);
+        says(&message, &["HTTPS_PROXY", "NO_PROXY"]);
+        assert!(!message.contains("Check the network"), "{message}");
+    }
+}
+
 #[test]
 fn a_login_that_others_can_read_is_used_and_told() {
     use std::os::unix::fs::PermissionsExt as _;
