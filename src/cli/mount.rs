@@ -206,7 +206,7 @@ impl LogArgs {
         foreground: bool,
     ) -> Result<log::Settings, String> {
         let destination = match self.log_file {
-            Some(file) => log::Destination::File(absolute(file)?),
+            Some(file) => log::Destination::File(beside(mountpoint, file)?),
             None if foreground => log::Destination::Stderr,
             None => {
                 let at = absolute(mountpoint.to_owned())?;
@@ -227,6 +227,22 @@ impl LogArgs {
             },
         })
     }
+}
+
+/// A file for the log, which must not be one that the mount hides.
+fn beside(mountpoint: &Path, file: PathBuf) -> Result<PathBuf, String> {
+    let file = absolute(file)?;
+    let directory = file.parent().and_then(|path| path.canonicalize().ok());
+    if let (Some(directory), Ok(mountpoint)) = (directory, mountpoint.canonicalize())
+        && directory.starts_with(&mountpoint)
+    {
+        return Err(format!(
+            "the log {} would lie in the mount: name a file outside of {} with --log-file",
+            file.display(),
+            mountpoint.display()
+        ));
+    }
+    Ok(file)
 }
 
 /// The keys of `file` that are below `source`.

@@ -155,7 +155,7 @@ pub fn start(settings: &Settings) -> Result<Guard, String> {
         }
         Destination::File(path) => Box::new(open(path, 0).map_err(unusable)?),
         Destination::OwnFile(path) => {
-            let file = open(path, libc::O_NOFOLLOW);
+            let file = make_directory(path).and_then(|()| open(path, libc::O_NOFOLLOW));
             let file = file.map_err(|error| match path.is_symlink() {
                 true => "it is a link, and none is followed there".to_owned(),
                 false => error.to_string(),
@@ -198,14 +198,15 @@ pub fn start(settings: &Settings) -> Result<Guard, String> {
     Ok(Guard { _writer: guard })
 }
 
-/// Appends to `path`; makes it for its owner's eyes only, and its directory, too. `flags` are open(2)'s.
+/// Makes the directory of `path` for its owner's eyes only.
+fn make_directory(path: &Path) -> io::Result<()> {
+    let mut directory = std::fs::DirBuilder::new();
+    directory.recursive(true).mode(0o700);
+    path.parent().map_or(Ok(()), |path| directory.create(path))
+}
+
+/// Appends to `path`; makes it for its owner's eyes only. `flags` are open(2)'s.
 fn open(path: &Path, flags: i32) -> io::Result<File> {
-    if let Some(directory) = path.parent() {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)?;
-    }
     OpenOptions::new()
         .append(true)
         .create(true)
