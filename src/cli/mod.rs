@@ -11,7 +11,7 @@ mod values;
 
 use std::ffi::OsString;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Subcommand};
 
 use crate::earthdata::Table;
@@ -79,7 +79,10 @@ fn parse(
     let command = command();
     let args = dash_o::expand(args, |name| takes_value(&command, name))
         .map_err(|message| command.clone().error(ErrorKind::InvalidValue, message))?;
-    let matches = command.try_get_matches_from(args)?;
+    let matches = command
+        .clone()
+        .try_get_matches_from(args)
+        .map_err(|error| word_too_many(&error, command).unwrap_or(error))?;
     if matches.subcommand_name().is_some() {
         return Ok(ToolArgs::from_arg_matches(&matches)?.into_command(table));
     }
@@ -94,6 +97,18 @@ fn command() -> clap::Command {
         // mount(8) appends its own options to those of fstab: the last one wins.
         .args_override_self(true)
         .disable_help_subcommand(true)
+}
+
+/// What clap takes for a subcommand, since there are some.
+fn word_too_many(error: &clap::Error, mut command: clap::Command) -> Option<clap::Error> {
+    let ContextValue::String(word) = error.get(ContextKind::InvalidSubcommand)? else {
+        return None;
+    };
+    let message = format!(
+        "unexpected argument '{word}': SOURCE and MOUNTPOINT are given already (a part of a bucket is \
+         BUCKET/PREFIX)"
+    );
+    Some(command.error(ErrorKind::UnknownArgument, message))
 }
 
 /// Whether the long option `name` has a value; `None` if there is no such option.

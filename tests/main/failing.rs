@@ -455,6 +455,12 @@ fn options_that_make_no_sense_are_usage_errors() {
     let (status, said) = fails(command, BUCKET, mountpoint().path());
     assert_eq!(status, Some(1), "{said}");
     says(&said, &["--endpoint-url", "not a URL"]);
+    let mut command = bare_program();
+    command.arg("bucket");
+    let (status, said) = fails(command, "a/part", mountpoint().path());
+    assert_eq!(status, Some(2), "{said}");
+    says(&said, &["unexpected argument", "BUCKET/PREFIX", "Usage: "]);
+    assert!(!said.contains("subcommand"), "{said}");
     let (status, said) = fails(bare_program(), BUCKET, Path::new(""));
     assert_eq!(status, Some(2), "{said}");
 }
