@@ -96,6 +96,8 @@ fn command() -> clap::Command {
         .args_conflicts_with_subcommands(true)
         // mount(8) appends its own options to those of fstab: the last one wins.
         .args_override_self(true)
+        // clap's own has as required whatever a variable has set.
+        .override_usage("s3credmount [OPTIONS] <SOURCE> <MOUNTPOINT>\n       s3credmount <COMMAND>")
         .disable_help_subcommand(true)
 }
 

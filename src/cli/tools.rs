@@ -16,12 +16,15 @@ use crate::tools::{Tool, buckets, check, credentials, serve};
 #[derive(Debug, Subcommand)]
 pub(super) enum ToolArgs {
     /// Print credentials for other programs, as AWS's credential_process expects them
+    #[command(override_usage = "s3credmount credentials [OPTIONS] <BUCKET>")]
     Credentials(CredentialsArgs),
     /// Serve credentials to other programs on this machine, for as long as it runs
+    #[command(override_usage = "s3credmount serve-credentials [OPTIONS] <BUCKET>")]
     ServeCredentials(ServeArgs),
     /// List the buckets that are known, with their archives, regions and endpoints
     Buckets(BucketsArgs),
     /// Check step by step whether a bucket can be mounted and read, and say what to do if not
+    #[command(override_usage = "s3credmount check [OPTIONS] <SOURCE>")]
     Check(CheckArgs),
 }
 

@@ -465,6 +465,34 @@ fn options_that_make_no_sense_are_usage_errors() {
     assert_eq!(status, Some(2), "{said}");
 }
 
+/// What a variable has set is not required.
+#[test]
+fn usage_is_the_same_whatever_the_environment_says() {
+    for (arguments, usage) in [
+        (
+            &["bucket"][..],
+            "Usage: s3credmount [OPTIONS] <SOURCE> <MOUNTPOINT>\n",
+        ),
+        (&["check"], "Usage: s3credmount check [OPTIONS] <SOURCE>\n"),
+        (
+            &["credentials"],
+            "Usage: s3credmount credentials [OPTIONS] <BUCKET>\n",
+        ),
+        (
+            &["serve-credentials"],
+            "Usage: s3credmount serve-credentials [OPTIONS] <BUCKET>\n",
+        ),
+    ] {
+        let mut command = bare_program();
+        let output = command
+            .args(arguments)
+            .env("S3CREDMOUNT_NETRC", "x")
+            .output();
+        let said = String::from_utf8(output.expect("it runs").stderr).expect("UTF-8");
+        says(&said, &["were not provided", usage]);
+    }
+}
+
 #[test]
 fn an_s3_that_is_down() {
     let world = small_world();
