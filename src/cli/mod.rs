@@ -11,6 +11,7 @@ mod values;
 
 use std::ffi::OsString;
 
+use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Subcommand};
 
@@ -81,8 +82,9 @@ fn parse(
         .map_err(|message| command.clone().error(ErrorKind::InvalidValue, message))?;
     let matches = command
         .clone()
-        .try_get_matches_from(args)
-        .map_err(|error| word_too_many(&error, command).unwrap_or(error))?;
+        .try_get_matches_from(&args)
+        .map_err(|error| word_too_many(&error, command).unwrap_or(error))
+        .map_err(|error| naming_variable(error, &args))?;
     if matches.subcommand_name().is_some() {
         return Ok(ToolArgs::from_arg_matches(&matches)?.into_command(table));
     }
@@ -99,6 +101,33 @@ fn command() -> clap::Command {
         // clap's own has as required whatever a variable has set.
         .override_usage("s3credmount [OPTIONS] <SOURCE> <MOUNTPOINT>\n       s3credmount <COMMAND>")
         .disable_help_subcommand(true)
+        .mut_args(unset_if_empty)
+        .mut_subcommands(|tool| tool.mut_args(unset_if_empty))
+}
+
+/// A variable that is empty is none.
+fn unset_if_empty(arg: clap::Arg) -> clap::Arg {
+    let value = arg.get_env().and_then(std::env::var_os);
+    match value {
+        Some(value) if value.is_empty() => arg.env(Resettable::Reset),
+        _ => arg,
+    }
+}
+
+/// Names the variable that an invalid value is from, where the option itself was not typed.
+fn naming_variable(mut error: clap::Error, args: &[OsString]) -> clap::Error {
+    if let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg)
+        && let Some(name) = option.strip_prefix("--")
+        && let Some(name) = name.split([' ', '.']).next()
+    {
+        let long = format!("--{name}");
+        let is_typed = |arg: &OsString| arg.to_string_lossy().split('=').next() == Some(&long);
+        let variable = format!("S3CREDMOUNT_{}", name.to_uppercase().replace('-', "_"));
+        if !args.iter().any(is_typed) && std::env::var_os(&variable).is_some() {
+            error.insert(ContextKind::InvalidArg, ContextValue::String(variable));
+        }
+    }
+    error
 }
 
 /// What clap takes for a subcommand, since there are some.

@@ -13,11 +13,11 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds.into()))
 }
 
-/// An option without a value, when it comes from the environment; empty is no.
+/// An option without a value, when it comes from the environment.
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match &*text.trim().to_ascii_lowercase() {
         "1" | "true" | "t" | "yes" | "y" | "on" => Ok(true),
-        "" | "0" | "false" | "f" | "no" | "n" | "off" => Ok(false),
+        "0" | "false" | "f" | "no" | "n" | "off" => Ok(false),
         _ => Err("it must be 1 or 0".to_owned()),
     }
 }

@@ -465,6 +465,42 @@ fn options_that_make_no_sense_are_usage_errors() {
     assert_eq!(status, Some(2), "{said}");
 }
 
+#[test]
+fn variables_of_options_are_named_and_empty_ones_are_none() {
+    let run = |variable: &str, value: &str, arguments: &[&str]| {
+        let mut command = bare_program();
+        command.args(["--no-sign-request", "--endpoint-url", "http://127.0.0.9:9"]);
+        command.args(arguments).env(variable, value);
+        fails(command, BUCKET, Path::new("/nonexistent"))
+    };
+    for (variable, value, option) in [
+        ("S3CREDMOUNT_UID", "nobody", "--uid"),
+        ("S3CREDMOUNT_EXEC", "maybe", "--exec"),
+        ("S3CREDMOUNT_VERBOSE", "much", "--verbose"),
+        ("S3CREDMOUNT_METADATA_TTL", "soon", "--metadata-ttl"),
+        ("S3CREDMOUNT_LOG_FORMAT", "xml", "--log-format"),
+    ] {
+        let (status, said) = run(variable, value, &[]);
+        assert_eq!(status, Some(2), "{said}");
+        says(&said, &[&format!("'{value}' for '{variable}'")]);
+        let (status, said) = run(variable, "", &[]);
+        assert_eq!(status, Some(1), "{said}");
+        says(&said, &["/nonexistent does not exist"]);
+        if !["--exec", "--verbose"].contains(&option) {
+            let (status, said) = run(variable, value, &[option, "odd"]);
+            assert_eq!(status, Some(2), "{said}");
+            says(&said, &[&format!("'odd' for '{option}")]);
+        }
+    }
+    let mut check = bare_program();
+    let check = check
+        .args(["check", "bucket"])
+        .env("S3CREDMOUNT_REGION", "US");
+    let said = check.output().expect("it runs").stderr;
+    let said = String::from_utf8(said).expect("UTF-8");
+    says(&said, &["'US' for 'S3CREDMOUNT_REGION'"]);
+}
+
 /// What a variable has set is not required.
 #[test]
 fn usage_is_the_same_whatever_the_environment_says() {
