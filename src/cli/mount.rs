@@ -50,6 +50,7 @@ pub(super) struct MountArgs {
         env = "S3CREDMOUNT_UID",
         help_heading = "Mount"
     )]
+    #[arg(value_parser = values::user)]
     uid: Option<u32>,
 
     /// Group of all files [default: the mounting user's]
@@ -59,6 +60,7 @@ pub(super) struct MountArgs {
         env = "S3CREDMOUNT_GID",
         help_heading = "Mount"
     )]
+    #[arg(value_parser = values::group)]
     gid: Option<u32>,
 
     /// Permission bits of files, octal

@@ -60,6 +60,16 @@ pub(super) fn region(text: &str) -> Result<String, String> {
     }
 }
 
+pub(super) fn user(text: &str) -> Result<u32, String> {
+    let number = text.parse();
+    number.map_err(|_| "a number is needed, as `id -u NAME` tells it".to_owned())
+}
+
+pub(super) fn group(text: &str) -> Result<u32, String> {
+    let number = text.parse();
+    number.map_err(|_| "a number is needed, as `getent group NAME` tells it".to_owned())
+}
+
 pub(super) fn mode(text: &str) -> Result<u16, String> {
     match u16::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o777 => Ok(mode),
@@ -81,6 +91,9 @@ mod tests {
         assert!(duration("soon").is_err());
         assert_eq!(mode("0440"), Ok(0o440));
         assert!(mode("888").is_err() && mode("7777").is_err());
+        assert_eq!((user("7"), group("7")), (Ok(7), Ok(7)));
+        assert!(user("nobody").is_err_and(|why| why.contains("id -u")));
+        assert!(group("-1").is_err_and(|why| why.contains("getent group")));
         assert!(operation_timeout("0").is_err());
         assert!(region("us-west-2").is_ok() && region("").is_err() && region("x.y/").is_err());
     }

@@ -56,6 +56,7 @@ pub(super) async fn probe(
         }
         let names = match config.keys.len() {
             0 => "files whose names you know can be read (--keys supplies names)".to_owned(),
+            1 => "one name is known from --keys".to_owned(),
             count => format!("{count} names are known from --keys"),
         };
         let text = format!(

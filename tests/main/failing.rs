@@ -612,6 +612,16 @@ fn unsigned_requests_to_a_bucket_that_is_not_public() {
     );
 }
 
+#[test]
+fn a_list_of_one_key_is_counted_in_words() {
+    let world = unlistable_world();
+    let directory = mountpoint();
+    let keys = directory.path().join("keys");
+    std::fs::write(&keys, "top.nc\n").expect("a file");
+    let mount = Mount::with_args(&world, &["--keys", keys.to_str().expect("UTF-8")]);
+    mount.log_with("one name is known from --keys");
+}
+
 /// NSIDC's buckets have no file at the top that could be read first.
 #[test]
 fn where_listing_is_denied_the_first_file_read_may_lie_in_a_directory() {
