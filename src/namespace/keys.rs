@@ -17,7 +17,7 @@ pub struct KeyList {
 
 impl KeyList {
     /// Reads a list of keys and `s3://` URLs, one a line, of which those of `bucket` below `root` count.
-    /// Blank lines do not, nor does white space around a line.
+    /// Blank lines do not, nor comments, which begin with `#`, nor does white space around a line.
     ///
     /// # Errors
     /// What is wrong with it, for the user: a line that is another kind of URL, or no key that counts.
@@ -26,6 +26,9 @@ impl KeyList {
         let mut left_out = 0;
         let lines = text.trim_start_matches('\u{FEFF}').lines().map(str::trim);
         for (number, line) in (1..).zip(lines) {
+            if line.starts_with('#') {
+                continue;
+            }
             let key = match line.split_once("://") {
                 Some(("s3", rest)) => {
                     let of_bucket = rest.split_once('/').filter(|(name, _)| *name == bucket);
@@ -146,6 +149,13 @@ mod tests {
         assert!(places(&list, "m/", "").is_empty() && places(&list, "n/", "").is_empty());
         assert!(list.has_below("a/") && list.has_below("m/") && !list.has_below("a.nc/"));
         assert!(list.holds("a.nc") && !list.holds("a/") && !list.holds("zz"));
+    }
+
+    #[test]
+    fn comments_are_no_keys_and_a_key_like_one_is_written_as_a_url() {
+        let list = list("# https://search/of?x\n  #a\ns3://bucket/#a\nb#c\n", "");
+        assert_eq!((list.len(), list.left_out()), (2, 0));
+        assert_eq!(places(&list, "", ""), ["#a", "b#c"]);
     }
 
     #[test]

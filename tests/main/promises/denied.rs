@@ -124,9 +124,9 @@ fn with_keys(world: &mock_earthdata::World, list: &str) -> (Mount, tempfile::Tem
 #[test]
 fn a_list_of_keys_supplies_names() {
     promised(
-        "`--keys FILE` supplies names: keys of the bucket or `s3://` URLs, one a line. Where listing \
-         is denied, these names are shown, with the directories that they make, and one that S3 does \
-         not have is left out.",
+        "`--keys FILE` supplies names: keys of the bucket or `s3://` URLs, one a line; lines that begin with \
+         `#` are comments. Where listing is denied, these names are shown, with the directories that they \
+         make, and one that S3 does not have is left out.",
     );
     promised(
         "A key that is not in the list can be read by its name all the same, but a directory that is \
