@@ -28,7 +28,13 @@ fn main() -> ExitCode {
     }
 }
 
+/// On a large machine: 8 for the network, 5 for the kernel, those of the log, and some that read files.
+const THREADS_OF_MOUNT: usize = 20;
+/// Those of the log, and some that read files.
+const THREADS_OF_TOOL: usize = 4;
+
 fn work(run: &Run, launcher: &dyn Launcher) -> Result<(), String> {
+    process::check_threads(THREADS_OF_MOUNT)?;
     let _log = log::start(&run.log)?;
     let destination = run.log.destination.to_string();
     mount::run(&run.mount, &destination, launcher).map_err(|error| {
@@ -44,6 +50,7 @@ fn work(run: &Run, launcher: &dyn Launcher) -> Result<(), String> {
 }
 
 fn use_tool(tool: &Tool, log: &log::Settings) -> Result<(), String> {
+    process::check_threads(THREADS_OF_TOOL)?;
     let _log = log::start(log)?;
     tools::run(tool)
 }

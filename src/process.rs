@@ -1,6 +1,7 @@
 //! What concerns the process as a whole: its secrets, its memory, and the signals that end it.
 
 use std::io;
+use std::sync::RwLock;
 
 use nix::sys::signal::{SigHandler, Signal as Number};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -47,6 +48,30 @@ pub fn ignore_announcements() {
         let set = unsafe { nix::sys::signal::signal(number, SigHandler::SigIgn) };
         debug_assert!(set.is_ok(), "{number} can be ignored");
     }
+}
+
+/// Finds out whether `count` threads can be started beside each other: libraries panic where one of theirs cannot.
+///
+/// # Errors
+/// A message for the user.
+pub fn check_threads(count: usize) -> Result<(), String> {
+    let gate = RwLock::new(());
+    let closed = gate.write();
+    let started = std::thread::scope(|scope| {
+        let started = (0..count).try_for_each(|_| {
+            let wait = || drop(gate.read());
+            let thread = std::thread::Builder::new().spawn_scoped(scope, wait);
+            thread.map(drop)
+        });
+        drop(closed);
+        started
+    });
+    started.map_err(|error| {
+        format!(
+            "cannot start a thread ({error}): this user, or this container, has as many as it may have. End some \
+             processes, or raise the limit (ulimit -u; pids.max)"
+        )
+    })
 }
 
 /// What `kill` sends, Ctrl-C, Ctrl-\, the end of `ulimit -t`, and SIGHUP: the end where a terminal is

@@ -393,6 +393,31 @@ fn mountpoints_that_cannot_be_used() {
     assert_eq!(world.counters().credentials_requests, 0);
 }
 
+/// As `ulimit -u` has it, which root does not feel.
+#[test]
+fn a_user_who_may_have_few_processes() {
+    if !is_root() {
+        return;
+    }
+    let world = small_world();
+    // Nobody else's processes count.
+    let limited = |most: u32, program: &Command| {
+        let mut limit = Command::new("prlimit");
+        limit.arg(format!("--nproc={most}"));
+        limit.args(["setpriv", "--reuid=4242", "--regid=4242", "--clear-groups"]);
+        started_by(limit, program)
+    };
+    for most in [1, 3, 6, 12] {
+        let message = refusal(limited(most, &program(&world)));
+        says(&message, &["cannot start a thread", "ulimit -u"]);
+    }
+    let mut tool = bare_program();
+    let output = limited(2, tool.arg("buckets")).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    says(&said, &["s3credmount: cannot start a thread"]);
+}
+
 #[test]
 fn a_working_directory_that_is_gone() {
     let directory = mountpoint();
