@@ -11,6 +11,7 @@
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -26,6 +27,10 @@ use crate::earthdata::{Grant, LONGEST_LIFE, Refusal, is_printable};
 const MAX_FILE: u64 = 64 << 10;
 /// Of a key, in bytes.
 const KEY_LENGTH: usize = 32;
+/// Of a file's name, in hexadecimal digits.
+const NAME_LENGTH: usize = 32;
+/// Credentials that were written longer ago ended more than a day ago.
+const OLD: Duration = LONGEST_LIFE.saturating_add(Duration::from_secs(24 * 3600));
 
 /// Why a directory or file is not used to share credentials.
 #[derive(Debug, thiserror::Error)]
@@ -190,7 +195,7 @@ impl Entry {
         context.update(boot_id().as_bytes());
         context.update(identity.expose_secret().as_bytes());
         let tag = context.sign();
-        let name: String = tag.as_ref()[..16]
+        let name: String = tag.as_ref()[..NAME_LENGTH / 2]
             .iter()
             .map(|b| format!("{b:02x}"))
             .collect();
@@ -229,7 +234,41 @@ impl Entry {
         let file = private_file(&self.directory, text.expose_secret())?;
         let persisted = file.persist(&self.path);
         persisted.map_err(|error| at(&self.path)(error.error))?;
+        self.sweep();
         Ok(())
+    }
+
+    /// Removes what other logins, boots and processes that were killed have left in the directory.
+    fn sweep(&self) {
+        let files = std::fs::read_dir(&self.directory).into_iter().flatten();
+        for path in files.flatten().map(|file| file.path()) {
+            let name = path.file_stem().unwrap_or_default().as_bytes();
+            if !is_old(&path) {
+                continue;
+            }
+            if name.starts_with(b".tmp") {
+                let _ = std::fs::remove_file(path);
+            } else if name.len() == NAME_LENGTH && name.iter().all(u8::is_ascii_hexdigit) {
+                let directory = self.directory.clone();
+                let path = path.with_extension("");
+                Self { directory, path }.remove_if_ended();
+            }
+        }
+    }
+
+    /// Removes an old file, and its lock unless that is held. A password that was refused is wrong for ever.
+    fn remove_if_ended(&self) {
+        let is_wrong = |mark: &Mark| mark.refusal.lasts().is_none();
+        let record = self.read();
+        if record.is_none_or(|record| record.refused.as_ref().is_some_and(is_wrong)) {
+            return;
+        }
+        if let Ok(Some(_lock)) = self.try_lock()
+            && (is_old(&self.path) || !self.path.exists())
+        {
+            let _ = std::fs::remove_file(&self.path);
+            let _ = std::fs::remove_file(self.path.with_extension("lock"));
+        }
     }
 
     /// The lock; `None` while another process holds it.
@@ -303,6 +342,15 @@ fn check_own(path: &Path, found: &Metadata) -> Result<(), StoreError> {
         path: path.to_owned(),
         what,
     })
+}
+
+/// Whether it is a file of this user's that was not written for long.
+fn is_old(path: &Path) -> bool {
+    let found = path.symlink_metadata().ok();
+    let found = found.filter(|found| check_own(path, found).is_ok());
+    let written = found.and_then(|found| found.modified().ok());
+    let age = written.and_then(|written| written.elapsed().ok());
+    age.is_some_and(|age| age > OLD)
 }
 
 /// Reads a file that is this user's alone; `None` if there is none.

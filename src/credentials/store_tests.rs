@@ -1,5 +1,8 @@
 //! What the files hold, and for how long it counts. The files themselves: `tests/main/sharing.rs`.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -80,4 +83,54 @@ fn a_file_open_to_others_is_not_written_to() {
     for mode in [0o640, 0o604, 0o660, 0o666] {
         assert!(check(mode).is_err(), "{mode:o}");
     }
+}
+
+#[test]
+fn what_ended_is_removed_and_what_holds_stays() {
+    let temporary = tempfile::tempdir().expect("a temporary directory");
+    let directory = temporary.path().join("cache");
+    let entry = |login: &str| Entry::open(&directory, &login.into()).expect("an entry");
+    let record = |refused: Option<Refusal>| Record {
+        grant: Some(SharedGrant::of(&grant("A"), HOUR)),
+        refused: refused.map(|refusal| Mark::new(refusal, None, HOUR)),
+    };
+    let [ended, locked, wrong, held, renewed, lone] =
+        ["ended", "locked", "wrong", "held", "renewed", "lone"].map(entry);
+    for (entry, refused) in [
+        (&ended, None),
+        (&locked, Some(Refusal::Locked)),
+        (&wrong, Some(Refusal::WrongPassword)),
+        (&held, None),
+        (&renewed, None),
+    ] {
+        drop(entry.try_lock().expect("a lock"));
+        entry.write(&record(refused)).expect("written");
+    }
+    let _held = held.try_lock().expect("a lock").expect("free");
+    drop(lone.try_lock().expect("a lock"));
+    let left_over = directory.join(".tmpAbC");
+    std::fs::write(&left_over, "").expect("written");
+    std::fs::set_permissions(&left_over, Permissions::from_mode(0o600)).expect("ours");
+    let names = || {
+        let files = std::fs::read_dir(&directory).expect("a directory");
+        let names = files.map(|file| file.expect("a file").path());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = names();
+    for path in &before {
+        let file = File::options().write(true).open(path).expect("a file");
+        file.set_modified(SystemTime::now() - OLD - HOUR)
+            .expect("ours");
+    }
+    // Its lock is as old as the others.
+    renewed.write(&record(None)).expect("written");
+    let lock = |entry: &Entry| entry.path().with_extension("lock");
+    let gone = [&ended, &locked].map(|entry| [entry.path().to_owned(), lock(entry)]);
+    let gone: Vec<_> = gone
+        .into_iter()
+        .flatten()
+        .chain([lock(&lone), left_over])
+        .collect();
+    let left = before.into_iter().filter(|path| !gone.contains(path));
+    assert_eq!(names(), left.collect());
 }
