@@ -102,7 +102,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// Reads an answer that is no success.
+    /// Reads an answer that is no success; `region` is the bucket's, if S3 says that it is another one.
     pub(super) fn from_answer(
         status: u16,
         code: &str,
@@ -123,10 +123,10 @@ impl Failure {
                 "ExpiredToken" | "InvalidAccessKeyId" | "InvalidToken" | "TokenRefreshRequired",
                 _,
             ) => Self::Expired(text),
+            (_, "RequestTimeTooSkewed" | "RequestTimeout" | "SlowDown", _) => Self::Transient(text),
             (301 | 307 | 400, _, Some(region)) => {
                 Self::Final(Error::WrongRegion(region.to_owned()))
             }
-            (_, "RequestTimeTooSkewed" | "RequestTimeout" | "SlowDown", _) => Self::Transient(text),
             (_, "NoSuchBucket" | "InvalidBucketName", _) => Self::Final(Error::NoSuchBucket),
             (404, _, _) => Self::Final(Error::NotFound),
             (_, "InvalidObjectState", _) => Self::Final(Error::Archived),
@@ -212,6 +212,9 @@ mod tests {
         );
         assert!(message("Odd", &"x".repeat(9999), None).len() < 400);
         assert!(message("", "", Some("eu-central-1")).ends_with("--region eu-central-1"));
+        // S3 names it in errors of other kinds, too.
+        let slow = Failure::from_answer(400, "RequestTimeout", "", Some("eu-central-1"));
+        assert!(matches!(slow, Failure::Transient(_)));
         for region in ["", "x; rm -rf ~", "\x1b[2J", "US"] {
             let said = message("", "", Some(region));
             assert!(said.ends_with("HTTP 400"), "{said:?}");

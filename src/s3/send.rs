@@ -247,7 +247,8 @@ impl Sender {
     async fn refused(&self, method: Method, answer: HttpResponse, patience: Duration) -> Failure {
         let status = answer.status().as_u16();
         let header = |name| answer.headers().get(name).map(str::to_owned);
-        let (region, date) = (header("x-amz-bucket-region"), header("date"));
+        let region = header("x-amz-bucket-region").filter(|region| *region != self.region);
+        let date = header("date");
         let is_head = method == Method::Head;
         // What a 403 is about stands in its body: one that broke off is no denial.
         let xml = match whole(answer.into_body(), MAX_ERROR, patience).await {

@@ -424,6 +424,21 @@ fn credentials_that_s3_does_not_know() {
     assert!(!message.contains("network"), "{message}");
 }
 
+/// The user is not to be sent to the region that is set already.
+#[test]
+fn a_redirect_to_where_the_bucket_is() {
+    let world = small_world();
+    let refused = |region: &str| {
+        world.clear_faults();
+        world.script(FaultRule::on(Op::List).fault(Fault::OtherRegion(region.to_owned())));
+        refusal(program(&world))
+    };
+    says(&refused("eu-north-1"), &["--region eu-north-1"]);
+    let message = refused("us-west-2");
+    says(&message, &[BUCKET, "S3 refuses: PermanentRedirect"]);
+    assert!(!message.contains("--region us-west-2"), "{message}");
+}
+
 /// Elsewhere than in the bucket's region an explicit deny is about the place, so nothing would ever be
 /// read; anywhere else it may be about the listing alone.
 #[test]
