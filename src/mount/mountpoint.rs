@@ -84,6 +84,7 @@ impl Mountpoint {
         // First: what is read of a mount waits for S3, and may be empty.
         let mounted = absolute(path).and_then(|absolute| mounted_by_us(&absolute));
         if let Some(source) = mounted.filter(|_| !is_dead(path)) {
+            path.metadata().map_err(failed)?;
             return Err(MountpointError::Mounted(given(), source));
         }
         let mut entries = std::fs::read_dir(path).map_err(failed)?;

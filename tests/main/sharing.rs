@@ -181,7 +181,9 @@ fn a_mark_that_is_removed_lets_the_running_process_try_again() {
     std::fs::rename(&mark, &kept).expect("it is there");
     std::fs::create_dir(&mark).expect("a directory");
     mount.log_with("shared credentials are not used");
-    assert!(mount.path("file").metadata().is_err());
+    eventually("the end of what is held", || {
+        mount.path("file").metadata().is_err()
+    });
     assert_eq!(world.counters().wrong_passwords, 1);
     std::fs::remove_dir(&mark).expect("it is there");
     std::fs::rename(&kept, &mark).expect("it is there");
