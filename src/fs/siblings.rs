@@ -1,7 +1,7 @@
 //! Runs of files read in listing order (`cat *`, `tar`, `cdo mergetime *.nc`): the files that come
 //! next are fetched ahead, which is the one way past a round trip per file.
 //!
-//! A run is a stretch of a directory's files of which most are read, or each n-th: one band of each scene, one
+//! A run is a stretch of a directory's files, and of those of its neighbours, of which most are read, or each n-th: one band of each scene, one
 //! hour of each day. It goes the way of the listing, or back, the latest day first. Several runs to a directory
 //! may be under way, and several processes may share one and take its files out of order. How many files are
 //! fetched ahead grows with what the run has read, so that little is wasted when it ends; no file is fetched
@@ -25,6 +25,8 @@ const NEAR: usize = 32;
 const BEHIND: usize = 128;
 /// So many files in order are a run.
 const EVIDENCE: usize = 3;
+/// A run that went on in another directory so often does so again.
+const CROSSED: usize = 2;
 /// With as many as were read before it, or so many, before the first file of a run, it goes the other way.
 const TURNED: usize = 8;
 /// Files fetched ahead: a quarter of what was read, within these bounds. 25 ms x 1,000 files a second
@@ -57,6 +59,8 @@ struct Run {
     span: usize,
     read: usize,
     steps: Steps,
+    /// How often it went on in another directory.
+    crossed: usize,
     /// Up to where files were fetched ahead.
     planned: Arc<str>,
     /// Up to where they were fetched whole.
@@ -165,6 +169,7 @@ impl Run {
             span: 1,
             read: 1,
             steps: Steps::default(),
+            crossed: 0,
             planned: Arc::clone(key),
             whole: Arc::clone(key),
             through: 0,
@@ -180,7 +185,7 @@ impl Run {
         key: &Arc<str>,
         from: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
     ) -> bool {
-        if self.way.is_behind(&self.first, key) || directory(key) != directory(&self.last) {
+        if self.way.is_behind(&self.first, key) || !are_near(key, &self.last) {
             return false;
         }
         if self.way.is_behind(key, &self.last) {
@@ -189,6 +194,7 @@ impl Run {
             };
             self.span += steps;
             self.steps.note(steps);
+            self.crossed += usize::from(directory(key) != directory(&self.last));
             self.last = Arc::clone(key);
         } else if **key != *self.last && steps(key, &self.last, BEHIND, self.way, from).is_none() {
             return false;
@@ -211,13 +217,14 @@ impl Run {
         key: &Arc<str>,
         from: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
     ) -> bool {
-        if !self.way.is_behind(&self.first, key) || directory(key) != directory(&self.first) {
+        if !self.way.is_behind(&self.first, key) || !are_near(key, &self.first) {
             return false;
         }
         let Some(steps) = steps(key, &self.first, NEAR, self.way, from) else {
             return false;
         };
         self.span += steps;
+        self.crossed += usize::from(directory(key) != directory(&self.first));
         self.first = Arc::clone(key);
         self.turned += 1;
         self.steps_back.note(steps);
@@ -240,7 +247,7 @@ impl Run {
         let is_behind_all =
             self.way.is_behind(key, &self.last) && self.way.is_behind(key, &self.planned);
         let is_within = !self.way.is_behind(&self.first, key) && !is_behind_all;
-        is_within && directory(key) == directory(&self.first)
+        is_within && (self.crossed > 0 || directory(key) == directory(&self.first))
     }
 
     /// Each how many files are read, if they are a run.
@@ -265,7 +272,10 @@ impl Run {
         let count = (self.read / 4)
             .clamp(LEAST_AHEAD, MOST_AHEAD)
             .min(room.starts);
-        let files = from(&self.last, self.way, step * count);
+        let mut files = from(&self.last, self.way, step * count);
+        if self.crossed < CROSSED {
+            files.retain(|file| directory(&file.key) == directory(&self.last));
+        }
         let files: Vec<_> = files.into_iter().skip(step - 1).step_by(step).collect();
         // Several processes have as many files open that they have not read to their end yet.
         let (read, through) = self.lately;
@@ -316,6 +326,18 @@ fn steps(
 
 fn directory(key: &str) -> &str {
     key.rfind('/').map_or("", |slash| &key[..slash])
+}
+
+/// Whether the directories of two files are one, or have the one above, or the one above that, in common.
+fn are_near(a: &str, b: &str) -> bool {
+    let (mut a, mut b) = (directory(a), directory(b));
+    for _ in 0..2 {
+        if a == b {
+            return true;
+        }
+        (a, b) = (directory(a), directory(b));
+    }
+    a == b
 }
 
 #[cfg(test)]

@@ -25,12 +25,16 @@ impl Directory {
     }
 
     fn in_it(name: &str, count: u64) -> Self {
-        let version = |i: u64| ObjectVersion {
+        Self::of((0..count).map(|i| format!("{name}/{i:06}")))
+    }
+
+    fn of(keys: impl Iterator<Item = String>) -> Self {
+        let version = |(i, key): (u64, String)| ObjectVersion {
             number: NonZeroU64::MIN.saturating_add(i),
-            key: format!("{name}/{i:06}").into(),
+            key: key.into(),
             meta: meta(SIZE, "e"),
         };
-        Self((0..count).map(|i| Arc::new(version(i))).collect())
+        Self((0..).zip(keys).map(version).map(Arc::new).collect())
     }
 
     fn from(&self, key: &str, way: Way, most: usize) -> Vec<Arc<ObjectVersion>> {
@@ -163,12 +167,13 @@ fn who_reads_files_to_their_end_finds_the_next_ones_whole() {
 #[test]
 fn runs_under_way_share_the_memory_for_whole_files() {
     let directories = [Directory::new(100), Directory::in_it("e", 100)];
+    let both = Directory(directories.iter().flat_map(|it| it.0.clone()).collect());
     let siblings = Siblings::default();
     let mut most = [0; 2];
     for nth in 0..50 {
         for (directory, most) in directories.iter().zip(&mut most) {
             let file = &directory.0[nth];
-            let from = |key: &str, way, most| directory.from(key, way, most);
+            let from = |key: &str, way, most| both.from(key, way, most);
             let ahead = siblings.read(&file.key, room(8 * SIZE), Instant::now(), from);
             let furthest = ahead.whole.last().map_or(0, |file| file.number.get() - 1);
             *most = furthest.saturating_sub(nth as u64).max(*most);
@@ -220,4 +225,25 @@ fn files_here_and_there_are_no_run() {
     fastrand::Rng::with_seed(2).shuffle(&mut order);
     let (fetched, _) = few.read(order.into_iter().take(24));
     assert!(fetched.len() <= 8, "{fetched:?}");
+}
+
+/// Days of a month with a file each; granules with several, of which some are read.
+#[test]
+fn a_run_goes_on_in_the_directories_that_follow() {
+    let days = |each: usize| {
+        let of = |i: usize| format!("2024/{:03}/{:02}", i / each, i % each);
+        Directory::of((0..300 * each).map(of))
+    };
+    for (each, read) in [(1, 1), (5, 5), (5, 3), (5, 1)] {
+        let order = (0..5 * 300).filter(|i| i % 5 < read && i / 5 < 200);
+        let order: Vec<_> = order.map(|i| i / 5 * each + i % 5).collect();
+        let (_, in_time) = days(each).read(order.iter().copied());
+        let late = order.len() - in_time;
+        assert!(late <= 4 * read, "{read} of {each}: {late} late");
+    }
+    let (_, in_time) = days(1).read((0..200).rev());
+    assert!(in_time >= 190, "{in_time}");
+    // Who reads one directory reads that one.
+    let (fetched, _) = days(100).read(0..100);
+    assert_eq!(fetched.keys().max(), Some(&99));
 }

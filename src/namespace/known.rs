@@ -245,44 +245,46 @@ impl Directory {
         (files, all - files)
     }
 
-    /// The first known directory behind the place `at`, and those that follow it.
-    pub(super) fn directories_behind(&self, at: &[u8]) -> impl Iterator<Item = &Arc<Dir>> {
-        self.behind(at).filter_map(|node| match node {
+    /// The first known directory behind the place `at` this way, and those that follow it.
+    pub(super) fn directories_from(&self, at: &[u8], way: Way) -> impl Iterator<Item = &Arc<Dir>> {
+        self.nodes_from(at, way).filter_map(|node| match node {
             Node::Directory(dir) => Some(dir),
             Node::File(_) => None,
         })
     }
 
-    /// The files behind the place `at`, in key order, or those before it, from there on; at most `most`.
-    pub(super) fn files_from(&self, at: &str, way: Way, most: usize) -> Vec<Arc<ObjectVersion>> {
-        fn first<'a>(
-            nodes: impl Iterator<Item = &'a Node>,
-            most: usize,
-        ) -> Vec<Arc<ObjectVersion>> {
-            let files = nodes.filter_map(|node| match node {
-                Node::File(version) => Some(Arc::clone(version)),
-                Node::Directory(_) => None,
-            });
-            files.take(most).collect()
-        }
+    /// The same of files.
+    pub(super) fn files_from(
+        &self,
+        at: &[u8],
+        way: Way,
+    ) -> impl Iterator<Item = &Arc<ObjectVersion>> {
+        self.nodes_from(at, way).filter_map(|node| match node {
+            Node::File(version) => Some(version),
+            Node::Directory(_) => None,
+        })
+    }
+
+    fn nodes_from(&self, at: &[u8], way: Way) -> Box<dyn Iterator<Item = &Node> + '_> {
         match way {
-            Way::Forward => first(self.behind(at.as_bytes()), most),
-            Way::Back => first(self.back_from(at.as_bytes()), most),
+            Way::Forward => Box::new(self.behind(at)),
+            Way::Back => Box::new(self.back_from(at)),
         }
     }
 
     /// What stands before the place `at`, as far as it is known, from there on.
-    fn back_from(&self, at: &[u8]) -> impl Iterator<Item = &Node> {
-        let up_to = (Bound::Unbounded, Bound::Included(at));
+    fn back_from(&self, at: &[u8]) -> impl Iterator<Item = &Node> + use<'_> {
+        let at = at.to_vec();
+        let up_to = (Bound::Unbounded, Bound::Included(at.as_slice()));
         let intervals = self.intervals.range::<[u8], _>(up_to).rev();
         intervals.flat_map(move |(_, interval)| {
-            let before = self.before(&interval.nodes, at);
+            let before = self.before(&interval.nodes, &at);
             interval.nodes[..before].iter().rev()
         })
     }
 
     /// What stands behind the place `at`, as far as it is known.
-    fn behind(&self, at: &[u8]) -> impl Iterator<Item = &Node> {
+    fn behind(&self, at: &[u8]) -> impl Iterator<Item = &Node> + use<'_> {
         let within = self.interval(at).map_or(&[][..], |interval| {
             &interval.nodes[self.before(&interval.nodes, at)..]
         });

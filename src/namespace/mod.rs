@@ -9,6 +9,7 @@
 //! listing is denied, HEAD and the user's own list of keys tell what they can ([`denied`]).
 
 mod denied;
+mod files;
 mod guess;
 mod inodes;
 mod key_space;
@@ -22,6 +23,7 @@ pub(crate) mod parsers;
 mod ranges;
 mod shape;
 mod single;
+mod trail;
 mod walk;
 
 use std::num::NonZeroU64;
@@ -39,6 +41,7 @@ pub use names::looks_like_a_file;
 
 use known::{Directory, Place, Run};
 use single::Questions;
+use trail::Trail;
 use walk::Walks;
 
 use crate::request::Request;
@@ -118,6 +121,7 @@ pub struct Namespace {
     /// Lookups under way, by key.
     asking: Questions<Result<Place, Error>>,
     walks: Mutex<Walks>,
+    trail: Mutex<Trail>,
 }
 
 #[derive(Debug)]
@@ -143,6 +147,7 @@ impl Namespace {
             }),
             asking: Questions::default(),
             walks: Mutex::default(),
+            trail: Mutex::default(),
         }
     }
 
@@ -159,6 +164,7 @@ impl Namespace {
         directories.bytes = 0;
         drop(directories);
         *lock(&self.walks) = Walks::default();
+        *lock(&self.trail) = Trail::default();
         self.inodes.names()
     }
 
@@ -235,15 +241,6 @@ impl Namespace {
         self.answer(&self.place(dir, name, self.believed()))
     }
 
-    /// The files behind `key` in its directory, in order, as far as they are known, or those before it, from
-    /// there on; at most `most`.
-    pub fn files_from(&self, key: &str, way: Way, most: usize) -> Vec<Arc<ObjectVersion>> {
-        let (prefix, name) = split(key);
-        let directories = lock(&self.directories);
-        let known = directories.known.peek(prefix);
-        known.map_or_else(Vec::new, |known| known.files_from(name, way, most))
-    }
-
     /// What `name` in `dir` stands for, from memory or from S3.
     ///
     /// # Errors
@@ -258,11 +255,13 @@ impl Namespace {
             return Ok(answer);
         }
         self.guessed(dir).await;
+        self.trailed(dir, name).await;
         let place = self.place(dir, name, self.believed());
         if let Some(answer) = self.answer(&place) {
             return Ok(answer);
         }
         self.guess(dir, name, request);
+        self.trail(dir, name, request);
         // However short the TTL, and whatever is forgotten for want of memory meanwhile: what was just
         // asked is an answer to this question.
         let place = match self.ttl.is_zero() {
@@ -286,6 +285,7 @@ impl Namespace {
         let place = known.place(name, believed);
         if let Some((_, asked)) = place.decided() {
             known.habit.used(asked);
+            lock(&self.trail).used(asked);
         }
         place
     }
@@ -336,7 +336,7 @@ impl Namespace {
         let Some(known) = directories.known.peek(prefix) else {
             return Vec::new();
         };
-        let behind = known.directories_behind(&last.as_bytes()[prefix.len()..]);
+        let behind = known.directories_from(&last.as_bytes()[prefix.len()..], Way::Forward);
         let behind = behind.map(|dir| Arc::clone(&dir.prefix));
         behind.take(most).collect()
     }
@@ -355,7 +355,7 @@ impl Namespace {
             entries.get_or_insert(files + children);
             below += files;
             if below < 4 * PAGE {
-                let children = known.directories_behind(b"");
+                let children = known.directories_from(b"", Way::Forward);
                 to_count.extend(children.map(|dir| &*dir.prefix));
             }
         }

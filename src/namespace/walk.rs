@@ -77,7 +77,7 @@ struct Ahead {
 }
 
 /// The prefix of the directory that holds the directory `prefix`; the top has none.
-fn parent(prefix: &str) -> Option<&str> {
+pub(super) fn parent(prefix: &str) -> Option<&str> {
     (!prefix.is_empty()).then(|| split(prefix).0)
 }
 

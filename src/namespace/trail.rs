@@ -1,0 +1,194 @@
+//! Listing ahead of a program that asks for names by itself, in one directory after the other (the chunks of a Zarr
+//! array, some files of each granule), as a walk would ask for all of them.
+//!
+//! When the third directory follows in which a name is not known, what comes behind that name is listed without a
+//! delimiter: the names of many small directories come with one page. Where nothing that was listed so gets used, that
+//! is done ever more rarely.
+
+use tokio::time::Instant;
+
+use super::key_space::just_behind;
+use super::{Dir, Namespace, PAGE, split};
+use crate::request::Request;
+use crate::s3::{Error, ListFrom, ListQuery};
+use crate::sync::{Arc, lock, spawn, watch};
+
+/// So many directories in order are a trail.
+const EVIDENCE: u32 = 3;
+
+/// Where names that were not known were asked for.
+#[derive(Debug, Default)]
+pub(super) struct Trail {
+    /// The key of the latest.
+    last: String,
+    /// How many directories followed in order; one that lies before the last takes off two.
+    onward: u32,
+    /// So many more are to follow before the next listing.
+    pause: u32,
+    /// How many were, before the latest.
+    paused: u32,
+    /// When the latest listing was asked for, until something of it was used.
+    unused: Option<Instant>,
+    coming: Option<Coming>,
+}
+
+/// A listing under way.
+#[derive(Clone, Debug)]
+struct Coming {
+    /// What it lists, and behind which key.
+    root: String,
+    after: String,
+    /// Closed when it is over.
+    done: watch::Receiver<()>,
+}
+
+impl Trail {
+    /// Notes that memory answered with what was asked at `asked`.
+    pub(super) fn used(&mut self, asked: Instant) {
+        if self.unused == Some(asked) {
+            (self.unused, self.paused) = (None, 0);
+        }
+    }
+
+    /// Notes that `key` is not known. What to list from there on, if that is due.
+    fn unknown(&mut self, key: &str) -> Option<String> {
+        let last = std::mem::replace(&mut self.last, key.to_owned());
+        if split(&last).0 == split(key).0 {
+            return None;
+        }
+        self.onward = match *key > *last {
+            true => self.onward + 1,
+            false => self.onward.saturating_sub(2),
+        };
+        if self.onward < EVIDENCE || self.coming.is_some() {
+            return None;
+        }
+        if self.unused.is_some() && self.pause > 0 {
+            self.pause -= 1;
+            return None;
+        }
+        if self.unused.is_some() {
+            self.paused = 2 * self.paused + 1;
+            self.pause = self.paused;
+        }
+        let both = last.bytes().zip(key.bytes()).take_while(|(a, b)| a == b);
+        let in_common = &key.as_bytes()[..both.count()];
+        let slash = in_common.iter().rposition(|byte| *byte == b'/');
+        Some(key[..slash.map_or(0, |slash| slash + 1)].to_owned())
+    }
+}
+
+impl Namespace {
+    /// Waits for a listing of a trail that is under way and will tell of `name` in `dir`.
+    pub(super) async fn trailed(&self, dir: &Dir, name: &str) {
+        let coming = lock(&self.trail).coming.clone();
+        let Some(mut coming) = coming else { return };
+        let is_in_it =
+            dir.prefix.starts_with(&coming.root) && coming.after < format!("{}{name}", dir.prefix);
+        if is_in_it {
+            // Nothing is ever sent: it ends by being closed.
+            let _ = coming.done.changed().await;
+        }
+    }
+
+    /// Notes that `name` is unknown and about to be asked for; lists what follows if it is one of a trail.
+    pub(super) fn trail(self: &Arc<Self>, dir: &Dir, name: &str, request: &Request) {
+        if self.ttl.is_zero() || self.is_denied(dir) {
+            return;
+        }
+        let after = format!("{}{name}", dir.prefix);
+        let (sender, done) = watch::channel(());
+        let root = {
+            let mut trail = lock(&self.trail);
+            let Some(root) = trail.unknown(&after) else {
+                return;
+            };
+            trail.coming = Some(Coming {
+                root: root.clone(),
+                after: after.clone(),
+                done,
+            });
+            root
+        };
+        let namespace = Arc::clone(self);
+        let request = request.as_prefetch();
+        spawn(async move {
+            let listed = namespace.list_trail(&root, &after, &request).await;
+            if let Err(error) = listed {
+                tracing::debug!(after, "listing ahead: {error}");
+            }
+            lock(&namespace.trail).coming = None;
+            drop(sender);
+        });
+    }
+
+    /// One page of all that lies below `root` behind the key `after`.
+    async fn list_trail(&self, root: &str, after: &str, request: &Request) -> Result<(), Error> {
+        let asked = Instant::now();
+        let query = ListQuery {
+            prefix: root,
+            delimited: false,
+            from: ListFrom::After(after),
+            max_keys: PAGE as u16,
+        };
+        let page = self.s3.list(query, request).await?;
+        self.learn_tree(root, &just_behind(after), page, asked);
+        lock(&self.trail).unused = Some(asked);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of these are listed from, and what.
+    fn due<'a>(keys: impl IntoIterator<Item = &'a String>) -> Vec<(&'a str, String)> {
+        let mut trail = Trail::default();
+        let due = keys.into_iter().filter_map(|key| {
+            let root = trail.unknown(key)?;
+            trail.unused = Some(Instant::now());
+            Some((&**key, root))
+        });
+        due.collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_third_directory_in_order_is_listed_from_and_later_ones_ever_more_rarely() {
+        let keys: Vec<_> = (0..40)
+            .map(|i| format!("z/c/{}/{}/0", i / 4, i % 4))
+            .collect();
+        let due = due(&keys);
+        let at = |key: &str| keys.iter().position(|it| it == key).expect("one of them");
+        assert_eq!(due[0], ("z/c/0/2/0", "z/c/0/".to_owned()));
+        let at: Vec<_> = due.iter().map(|(key, _)| at(key)).collect();
+        assert_eq!(at, [2, 3, 5, 9, 17, 33]);
+        assert_eq!(due[4].1, "z/c/4/");
+    }
+
+    #[test]
+    fn names_of_one_directory_or_of_any_are_no_trail() {
+        let one: Vec<_> = (0..100).map(|i| format!("d/{i:03}")).collect();
+        assert!(due(&one).is_empty());
+        let mut random = fastrand::Rng::with_seed(3);
+        let any: Vec<_> = (0..1000)
+            .map(|_| format!("{:04}/x", random.u32(..9999)))
+            .collect();
+        assert!(due(&any).len() <= 8, "{}", due(&any).len());
+    }
+
+    #[test]
+    fn what_gets_used_goes_on() {
+        let mut trail = Trail::default();
+        let mut listed = 0;
+        for i in 0..100 {
+            if trail.unknown(&format!("{i:03}/x")).is_some() {
+                listed += 1;
+                let asked = Instant::now();
+                trail.unused = Some(asked);
+                trail.used(asked);
+            }
+        }
+        assert_eq!(listed, 98);
+    }
+}
