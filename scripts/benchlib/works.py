@@ -138,6 +138,12 @@ def winds():
     return [row for rows in steps for row in rows]
 
 
+def box():
+    """400 points of each of 100 lines of 5,003 points, of each of 10 times: no line begins with a page."""
+    lines = [time * 720 + line for time in range(10) for line in range(100)]
+    return [(40 * MIB + line * 5_003 * 8, 400 * 8) for line in lines]
+
+
 def after_jumps():
     """4 MiB here and there, and then all of it in order."""
     numbers = random.Random(SEED)
@@ -184,6 +190,14 @@ def each_fourth(name, count):
     job = {"kind": "files", "keys": keys, "workers": 1, "length": 300 * KIB}
     title = f"each fourth of {4 * count} files of 300 KiB"
     return Work(name, title, "files/s", [f"hours:{4 * count}:{300 * KIB}"], job)
+
+
+def chunks(name, count):
+    """A Zarr array, whose chunks have directories of their own, by their names."""
+    keys = [f"chunks/{index // 4:06}/{index % 4:06}.bin" for index in range(count)]
+    job = {"kind": "files", "keys": keys, "workers": 1, "length": 300 * KIB}
+    title = f"{count} chunks of 300 KiB, four to a directory"
+    return Work(name, title, "files/s", [f"chunks:{count}:{300 * KIB}:4"], job)
 
 
 def series(name, count, workers):
@@ -250,8 +264,10 @@ def works(quick):
         pieces("columns", "Parquet, 4 of the columns of 16 row groups", columns()),
         pieces("backward", "200 MiB backward, by 1 MiB", backward()),
         pieces("headers", "headers of an archive's members, as tar -t", headers(), "reads/s"),
+        pieces("box", "400 points of each of 100 lines, of each of 10 times", box(), "reads/s"),
         pieces("winds", "rows of two arrays in turn", winds(), "reads/s"),
         each_fourth("fourth", 100),
+        chunks("chunks", 400),
         series("series", 100, 1),
         series("series-16", 320, 16),
         tails("tails", 100),
@@ -288,7 +304,7 @@ def works(quick):
 # Left out by --quick: 3 minutes are short, and others say nearly the same, or take longer.
 NOT_QUICK = ("streams-4", "random-64k-1", "mmap-faults-1", "mmap-faults-16", "strided", "same-object-64", "parts-64")
 NOT_QUICK += ("stream-64k", "files-20m", "tiles", "columns", "backward", "headers", "winds", "fourth", "series", "series-16")
-NOT_QUICK += ("files-back", "tails", "anew", "after-jumps", "beside-open")
+NOT_QUICK += ("files-back", "tails", "anew", "after-jumps", "beside-open", "box", "chunks")
 NOT_QUICK += ("open-1000", "hdf5-slices", "netcdf-box", "netcdf-variable", "cog-overview", "ls-again")
 # Only where --works names it: peers take half an hour.
 ONLY_NAMED = ("ls-million",)

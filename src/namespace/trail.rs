@@ -5,16 +5,20 @@
 //! delimiter: the names of many small directories come with one page. Where nothing that was listed so gets used, that
 //! is done ever more rarely.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::key_space::just_behind;
 use super::{Dir, Namespace, PAGE, split};
 use crate::request::Request;
 use crate::s3::{Error, ListFrom, ListQuery};
-use crate::sync::{Arc, lock, spawn, watch};
+use crate::sync::{Arc, lock, spawn, timeout, watch};
 
 /// So many directories in order are a trail.
 const EVIDENCE: u32 = 3;
+/// A page takes some 100 ms; who has waited longer for one asks for himself.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where names that were not known were asked for.
 #[derive(Debug, Default)]
@@ -87,7 +91,7 @@ impl Namespace {
             dir.prefix.starts_with(&coming.root) && coming.after < format!("{}{name}", dir.prefix);
         if is_in_it {
             // Nothing is ever sent: it ends by being closed.
-            let _ = coming.done.changed().await;
+            let _ = timeout(PATIENCE, coming.done.changed()).await;
         }
     }
 

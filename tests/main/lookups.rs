@@ -229,6 +229,37 @@ fn a_walk_that_stops_early_has_listed_little_ahead() {
     assert!(counters.list <= 4, "{} LISTs", counters.list);
 }
 
+/// The chunks of a Zarr array, whose program knows their names and lists nothing.
+#[test]
+fn names_in_one_directory_after_the_other_are_known_and_fetched_ahead() {
+    let chunks = || (0..160).map(|i| format!("z/c/{}/{}/{}", i / 4, i / 2 % 2, i % 2));
+    let size = 50_000;
+    let world = slow_world(chunks(), size);
+    let mount = Mount::new(&world);
+    let counters = costs(&world, || {
+        chunks().for_each(|key| open_and_read(&mount, &key))
+    });
+    assert!(counters.list <= 32, "{} LISTs", counters.list);
+    assert!(counters.get <= 170, "{} GETs", counters.get);
+    assert!(counters.max_in_flight >= 8, "{}", counters.max_in_flight);
+    let read = 160 * size;
+    assert!(
+        counters.body_bytes <= read / 10 * 11,
+        "{}",
+        counters.body_bytes
+    );
+    // Who asks here and there has little listed for him.
+    let mount = Mount::new(&world);
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut any: Vec<_> = chunks().step_by(4).collect();
+    random.shuffle(&mut any);
+    let counters = costs(&world, || {
+        any.iter().for_each(|key| open_and_read(&mount, key))
+    });
+    assert!(counters.list <= 4 * 40, "{} LISTs", counters.list);
+    assert!(counters.get <= 44, "{} GETs", counters.get);
+}
+
 /// Where the kernel has to ask again for what it knew, and hears an error, it asks twice.
 #[test]
 fn what_gets_no_answer_is_asked_for_once_whether_it_was_known_or_not() {
