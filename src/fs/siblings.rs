@@ -100,14 +100,20 @@ impl Siblings {
         from: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
     ) -> Ahead {
         let mut runs = lock(&self.runs);
+        let is_there = |run: &Run| directory(&run.last) == directory(key);
         let latest_first = (0..runs.len()).rev();
-        let goes_on = |run: &mut Run| run.goes_on_with(key, &from);
-        let found = latest_first.clone().find(|i| goes_on(&mut runs[*i]));
-        let found = found.or_else(|| {
-            latest_first
-                .clone()
-                .find(|i| runs[*i].begins_with(key, &from))
-        });
+        let (there, elsewhere): (Vec<_>, Vec<_>) =
+            latest_first.partition(|index| is_there(&runs[*index]));
+        let mut found = None;
+        for indices in [there, elsewhere] {
+            let mut find = |grows: &dyn Fn(&mut Run) -> bool| {
+                let mut indices = indices.iter().copied();
+                indices.find(|index| grows(&mut runs[*index]))
+            };
+            found = found
+                .or_else(|| find(&|run| run.goes_on_with(key, &from)))
+                .or_else(|| find(&|run| run.begins_with(key, &from)));
+        }
         let Some(mut run) = found.and_then(|i| runs.remove(i)) else {
             if runs.len() == MAX_RUNS {
                 runs.pop_front();
