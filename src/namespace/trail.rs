@@ -129,6 +129,8 @@ impl Namespace {
     /// One page of all that lies below `root` behind the key `after`.
     async fn list_trail(&self, root: &str, after: &str, request: &Request) -> Result<(), Error> {
         let asked = Instant::now();
+        // Also one that is denied: it may be allowed below certain prefixes only.
+        lock(&self.trail).unused = Some(asked);
         let query = ListQuery {
             prefix: root,
             delimited: false,
@@ -137,7 +139,6 @@ impl Namespace {
         };
         let page = self.s3.list(query, request).await?;
         self.learn_tree(root, &just_behind(after), page, asked);
-        lock(&self.trail).unused = Some(asked);
         Ok(())
     }
 }
