@@ -41,7 +41,7 @@ pub use names::looks_like_a_file;
 
 use known::{Directory, Place, Run};
 use single::Questions;
-use trail::Trail;
+use trail::Trails;
 use walk::Walks;
 
 use crate::request::Request;
@@ -121,7 +121,7 @@ pub struct Namespace {
     /// Lookups under way, by key.
     asking: Questions<Result<Place, Error>>,
     walks: Mutex<Walks>,
-    trail: Mutex<Trail>,
+    trails: Mutex<Trails>,
 }
 
 #[derive(Debug)]
@@ -147,7 +147,7 @@ impl Namespace {
             }),
             asking: Questions::default(),
             walks: Mutex::default(),
-            trail: Mutex::default(),
+            trails: Mutex::default(),
         }
     }
 
@@ -164,7 +164,7 @@ impl Namespace {
         directories.bytes = 0;
         drop(directories);
         *lock(&self.walks) = Walks::default();
-        *lock(&self.trail) = Trail::default();
+        *lock(&self.trails) = Trails::default();
         self.inodes.names()
     }
 
@@ -285,7 +285,7 @@ impl Namespace {
         let place = known.place(name, believed);
         if let Some((_, asked)) = place.decided() {
             known.habit.used(asked);
-            lock(&self.trail).used(asked);
+            lock(&self.trails).used(asked);
         }
         place
     }

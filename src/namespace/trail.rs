@@ -5,6 +5,7 @@
 //! delimiter: the names of many small directories come with one page. Where nothing that was listed so gets used, that
 //! is done ever more rarely.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,13 +21,14 @@ const EVIDENCE: u32 = 3;
 /// A page takes some 100 ms; who has waited longer for one asks for himself.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// So many programs, or threads, are told apart.
+const TRAILS: usize = 16;
+
 /// Where names that were not known were asked for.
 #[derive(Debug, Default)]
-pub(super) struct Trail {
-    /// The key of the latest.
-    last: String,
-    /// How many directories followed in order; one that lies before the last takes off two.
-    onward: u32,
+pub(super) struct Trails {
+    /// The one used last at the end.
+    trails: VecDeque<Trail>,
     /// So many more are to follow before the next listing.
     pause: u32,
     /// How many were, before the latest.
@@ -34,6 +36,14 @@ pub(super) struct Trail {
     /// When the latest listing was asked for, until something of it was used.
     unused: Option<Instant>,
     coming: Option<Coming>,
+}
+
+#[derive(Debug)]
+struct Trail {
+    /// The key of the latest.
+    last: String,
+    /// How many directories followed in order.
+    onward: u32,
 }
 
 /// A listing under way.
@@ -46,7 +56,7 @@ struct Coming {
     done: watch::Receiver<()>,
 }
 
-impl Trail {
+impl Trails {
     /// Notes that memory answered with what was asked at `asked`.
     pub(super) fn used(&mut self, asked: Instant) {
         if self.unused == Some(asked) {
@@ -56,36 +66,58 @@ impl Trail {
 
     /// Notes that `key` is not known. What to list from there on, if that is due.
     fn unknown(&mut self, key: &str) -> Option<String> {
-        let last = std::mem::replace(&mut self.last, key.to_owned());
-        if split(&last).0 == split(key).0 {
-            return None;
-        }
-        self.onward = match *key > *last {
-            true => self.onward + 1,
-            false => self.onward.saturating_sub(2),
+        let nearest = (0..self.trails.len()).max_by_key(|i| common(&self.trails[*i].last, key));
+        let trail = nearest.and_then(|i| self.trails.remove(i));
+        let (trail, root) = match trail {
+            Some(trail) if split(&trail.last).0 == split(key).0 => (trail, None),
+            Some(mut trail) if *trail.last < *key => {
+                trail.onward += 1;
+                let root = &key[..common(&trail.last, key)];
+                trail.last = key.to_owned();
+                let is_one = trail.onward >= EVIDENCE;
+                (trail, is_one.then(|| root.to_owned()))
+            }
+            other => {
+                // Of another program, it may be, or back to where this one began.
+                self.trails.extend(other);
+                let (last, onward) = (key.to_owned(), 1);
+                (Trail { last, onward }, None)
+            }
         };
-        if self.onward < EVIDENCE || self.coming.is_some() {
-            return None;
+        self.trails.push_back(trail);
+        if self.trails.len() > TRAILS {
+            self.trails.pop_front();
+        }
+        root.filter(|_| self.is_due())
+    }
+
+    fn is_due(&mut self) -> bool {
+        if self.coming.is_some() {
+            return false;
         }
         if self.unused.is_some() && self.pause > 0 {
             self.pause -= 1;
-            return None;
+            return false;
         }
         if self.unused.is_some() {
             self.paused = 2 * self.paused + 1;
             self.pause = self.paused;
         }
-        let both = last.bytes().zip(key.bytes()).take_while(|(a, b)| a == b);
-        let in_common = &key.as_bytes()[..both.count()];
-        let slash = in_common.iter().rposition(|byte| *byte == b'/');
-        Some(key[..slash.map_or(0, |slash| slash + 1)].to_owned())
+        true
     }
+}
+
+/// The length of the directory that two keys have in common.
+fn common(a: &str, b: &str) -> usize {
+    let both = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+    let slash = a.as_bytes()[..both].iter().rposition(|byte| *byte == b'/');
+    slash.map_or(0, |slash| slash + 1)
 }
 
 impl Namespace {
     /// Waits for a listing of a trail that is under way and will tell of `name` in `dir`.
     pub(super) async fn trailed(&self, dir: &Dir, name: &str) {
-        let coming = lock(&self.trail).coming.clone();
+        let coming = lock(&self.trails).coming.clone();
         let Some(mut coming) = coming else { return };
         let is_in_it =
             dir.prefix.starts_with(&coming.root) && coming.after < format!("{}{name}", dir.prefix);
@@ -103,11 +135,11 @@ impl Namespace {
         let after = format!("{}{name}", dir.prefix);
         let (sender, done) = watch::channel(());
         let root = {
-            let mut trail = lock(&self.trail);
-            let Some(root) = trail.unknown(&after) else {
+            let mut trails = lock(&self.trails);
+            let Some(root) = trails.unknown(&after) else {
                 return;
             };
-            trail.coming = Some(Coming {
+            trails.coming = Some(Coming {
                 root: root.clone(),
                 after: after.clone(),
                 done,
@@ -121,7 +153,7 @@ impl Namespace {
             if let Err(error) = listed {
                 tracing::debug!(after, "listing ahead: {error}");
             }
-            lock(&namespace.trail).coming = None;
+            lock(&namespace.trails).coming = None;
             drop(sender);
         });
     }
@@ -130,7 +162,7 @@ impl Namespace {
     async fn list_trail(&self, root: &str, after: &str, request: &Request) -> Result<(), Error> {
         let asked = Instant::now();
         // Also one that is denied: it may be allowed below certain prefixes only.
-        lock(&self.trail).unused = Some(asked);
+        lock(&self.trails).unused = Some(asked);
         let query = ListQuery {
             prefix: root,
             delimited: false,
@@ -149,10 +181,10 @@ mod tests {
 
     /// Which of these are listed from, and what.
     fn due<'a>(keys: impl IntoIterator<Item = &'a String>) -> Vec<(&'a str, String)> {
-        let mut trail = Trail::default();
+        let mut trails = Trails::default();
         let due = keys.into_iter().filter_map(|key| {
-            let root = trail.unknown(key)?;
-            trail.unused = Some(Instant::now());
+            let root = trails.unknown(key)?;
+            trails.unused = Some(Instant::now());
             Some((&**key, root))
         });
         due.collect()
@@ -184,16 +216,36 @@ mod tests {
 
     #[test]
     fn what_gets_used_goes_on() {
-        let mut trail = Trail::default();
+        let mut trails = Trails::default();
         let mut listed = 0;
         for i in 0..100 {
-            if trail.unknown(&format!("{i:03}/x")).is_some() {
+            if trails.unknown(&format!("{i:03}/x")).is_some() {
                 listed += 1;
                 let asked = Instant::now();
-                trail.unused = Some(asked);
-                trail.used(asked);
+                trails.unused = Some(asked);
+                trails.used(asked);
             }
         }
         assert_eq!(listed, 98);
+    }
+
+    #[test]
+    fn several_programs_each_have_a_trail() {
+        let mut trails = Trails::default();
+        let mut listed = std::collections::BTreeMap::new();
+        for i in 0..20 {
+            for program in ["a/u", "a/v", "b"] {
+                if let Some(root) = trails.unknown(&format!("{program}/{i:03}/x")) {
+                    *listed.entry(root).or_insert(0) += 1;
+                }
+            }
+        }
+        for root in ["a/u/", "a/v/", "b/"] {
+            assert!(
+                listed.get(root).is_some_and(|times| *times >= 16),
+                "{listed:?}"
+            );
+        }
+        assert!(listed.len() <= 4, "until they are told apart: {listed:?}");
     }
 }
