@@ -20,7 +20,6 @@ use crate::sync::{Arc, lock, spawn, timeout, watch};
 const EVIDENCE: u32 = 3;
 /// A page takes some 100 ms; who has waited longer for one asks for himself.
 const PATIENCE: Duration = Duration::from_secs(1);
-
 /// So many programs, or threads, are told apart.
 const TRAILS: usize = 16;
 
@@ -71,7 +70,9 @@ impl Trails {
         let (trail, root) = match trail {
             Some(trail) if split(&trail.last).0 == split(key).0 => (trail, None),
             Some(mut trail) if *trail.last < *key => {
-                trail.onward += 1;
+                // What is in the directory that was asked for is the same one.
+                let is_below = key.starts_with(&trail.last);
+                trail.onward += u32::from(!is_below);
                 let root = &key[..common(&trail.last, key)];
                 trail.last = key.to_owned();
                 let is_one = trail.onward >= EVIDENCE;
