@@ -1,12 +1,12 @@
 //! Runs of files read in listing order (`cat *`, `tar`, `cdo mergetime *.nc`): the files that come
 //! next are fetched ahead, which is the one way past a round trip per file.
 //!
-//! A run is a stretch of a directory's files, and of those of its neighbours, of which most are read, or each n-th: one band of each scene, one
-//! hour of each day. It goes the way of the listing, or back, the latest day first. Several runs to a directory
-//! may be under way, and several processes may share one and take its files out of order. How many files are
-//! fetched ahead grows with what the run has read, so that little is wasted when it ends; no file is fetched
-//! ahead twice by a run that keeps its way. Of the next files it is the first bytes that are fetched; where
-//! those before were read to their end, whole files.
+//! A run is a stretch of a directory's files, and of those of its neighbours, of which most are read, or each
+//! n-th: one band of each scene, one hour of each day. It goes the way of the listing, or back, the latest day
+//! first. Several runs to a directory may be under way, and several processes may share one and take its files
+//! out of order. How many files are fetched ahead grows with what the run has read, so that little is wasted when
+//! it ends; no file is fetched ahead twice by a run that keeps its way. Of the next files it is the first bytes
+//! that are fetched; where those before were read to their end, whole files.
 
 use std::collections::VecDeque;
 use std::time::Duration;
