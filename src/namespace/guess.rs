@@ -7,6 +7,7 @@
 
 use tokio::time::Instant;
 
+use super::rarely::Rarely;
 use super::{Dir, Namespace, PAGE};
 use crate::request::Request;
 use crate::s3::{Error, ListFrom, ListQuery};
@@ -17,12 +18,8 @@ use crate::sync::{Arc, spawn, watch};
 pub(super) struct Habit {
     /// Names that S3 was asked for one by one.
     unknown: u32,
-    /// When one more is unknown than these, the directory is listed from there on.
-    next: u32,
-    /// How many more are to be unknown after that.
-    pause: u32,
-    /// When the last listing was asked for, until something of it was used.
-    unused: Option<Instant>,
+    /// When to list from one of them on.
+    pub(super) listings: Rarely,
     /// Closed when the listing under way is over.
     coming: Option<watch::Receiver<()>>,
 }
@@ -31,26 +28,11 @@ pub(super) struct Habit {
 const FIRST: u32 = 2;
 
 impl Habit {
-    /// Notes that memory answered with what was asked at `asked`.
-    pub(super) fn used(&mut self, asked: Instant) {
-        if self.unused == Some(asked) {
-            self.unused = None;
-        }
-    }
-
     /// Notes an unknown name. Says whether a listing is due, and whether it is the first.
     fn unknown(&mut self) -> Option<bool> {
         self.unknown += 1;
-        if self.unknown < self.next.max(FIRST) {
-            return None;
-        }
-        let is_first = self.unknown == FIRST;
-        self.pause = match self.unused {
-            Some(_) if !is_first => 2 * self.pause.max(1),
-            _ => 1,
-        };
-        self.next = self.unknown + self.pause;
-        Some(is_first)
+        let is_due = self.unknown >= FIRST && self.listings.is_due();
+        is_due.then_some(self.unknown == FIRST)
     }
 }
 
@@ -58,7 +40,7 @@ impl Namespace {
     /// Waits for a listing of `dir` that is under way, if it is the first one or such listings get used.
     pub(super) async fn guessed(&self, dir: &Dir) {
         let coming = self.learn_quietly(dir, |known| {
-            let is_promising = known.habit.unused.is_none();
+            let is_promising = known.habit.listings.is_used();
             known.habit.coming.clone().filter(|_| is_promising)
         });
         if let Some(mut coming) = coming {
@@ -120,7 +102,7 @@ impl Namespace {
         };
         let page = self.s3.list(query, request).await?;
         let end = self.learn_page(dir, after, page, asked);
-        self.learn_quietly(dir, |known| known.habit.unused = Some(asked));
+        self.learn_quietly(dir, |known| known.habit.listings.asked(asked));
         Ok(end)
     }
 }
@@ -148,13 +130,11 @@ mod tests {
         for nth in 1..=40 {
             if habit.unknown().is_some() {
                 due.push(nth);
-                habit.unused = Some(Instant::now());
+                habit.listings.asked(Instant::now());
             }
         }
         assert_eq!(due, [2, 3, 5, 9, 17, 33]);
-        habit.used(Instant::now());
-        let again: Vec<_> = (41..=70).filter(|_| habit.unknown().is_some()).collect();
-        assert_eq!(again.first(), Some(&65));
-        assert!(again.contains(&66), "{again:?}");
+        habit.listings.used(Instant::now());
+        assert_eq!(habit.unknown(), Some(false));
     }
 }

@@ -21,6 +21,7 @@ mod names;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod parsers;
 mod ranges;
+mod rarely;
 mod shape;
 mod single;
 mod trail;
@@ -284,8 +285,8 @@ impl Namespace {
         };
         let place = known.place(name, believed);
         if let Some((_, asked)) = place.decided() {
-            known.habit.used(asked);
-            lock(&self.trails).used(asked);
+            known.habit.listings.used(asked);
+            lock(&self.trails).listings.used(asked);
         }
         place
     }

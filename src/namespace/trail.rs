@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::key_space::just_behind;
+use super::rarely::Rarely;
 use super::{Dir, Namespace, PAGE, split};
 use crate::request::Request;
 use crate::s3::{Error, ListFrom, ListQuery};
@@ -28,12 +29,7 @@ const TRAILS: usize = 16;
 pub(super) struct Trails {
     /// The one used last at the end.
     trails: VecDeque<Trail>,
-    /// So many more are to follow before the next listing.
-    pause: u32,
-    /// How many were, before the latest.
-    paused: u32,
-    /// When the latest listing was asked for, until something of it was used.
-    unused: Option<Instant>,
+    pub(super) listings: Rarely,
     coming: Option<Coming>,
 }
 
@@ -56,13 +52,6 @@ struct Coming {
 }
 
 impl Trails {
-    /// Notes that memory answered with what was asked at `asked`.
-    pub(super) fn used(&mut self, asked: Instant) {
-        if self.unused == Some(asked) {
-            (self.unused, self.paused) = (None, 0);
-        }
-    }
-
     /// Notes that `key` is not known. What to list from there on, if that is due.
     fn unknown(&mut self, key: &str) -> Option<String> {
         let nearest = (0..self.trails.len()).max_by_key(|i| common(&self.trails[*i].last, key));
@@ -89,22 +78,7 @@ impl Trails {
         if self.trails.len() > TRAILS {
             self.trails.pop_front();
         }
-        root.filter(|_| self.is_due())
-    }
-
-    fn is_due(&mut self) -> bool {
-        if self.coming.is_some() {
-            return false;
-        }
-        if self.unused.is_some() && self.pause > 0 {
-            self.pause -= 1;
-            return false;
-        }
-        if self.unused.is_some() {
-            self.paused = 2 * self.paused + 1;
-            self.pause = self.paused;
-        }
-        true
+        root.filter(|_| self.coming.is_none() && self.listings.is_due())
     }
 }
 
@@ -163,7 +137,7 @@ impl Namespace {
     async fn list_trail(&self, root: &str, after: &str, request: &Request) -> Result<(), Error> {
         let asked = Instant::now();
         // Also one that is denied: it may be allowed below certain prefixes only.
-        lock(&self.trails).unused = Some(asked);
+        lock(&self.trails).listings.asked(asked);
         let query = ListQuery {
             prefix: root,
             delimited: false,
@@ -185,7 +159,7 @@ mod tests {
         let mut trails = Trails::default();
         let due = keys.into_iter().filter_map(|key| {
             let root = trails.unknown(key)?;
-            trails.unused = Some(Instant::now());
+            trails.listings.asked(Instant::now());
             Some((&**key, root))
         });
         due.collect()
@@ -223,8 +197,8 @@ mod tests {
             if trails.unknown(&format!("{i:03}/x")).is_some() {
                 listed += 1;
                 let asked = Instant::now();
-                trails.unused = Some(asked);
-                trails.used(asked);
+                trails.listings.asked(asked);
+                trails.listings.used(asked);
             }
         }
         assert_eq!(listed, 98);
