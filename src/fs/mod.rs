@@ -8,6 +8,7 @@ mod changes;
 mod directory;
 mod failed;
 mod handles;
+mod kinds;
 mod pages;
 mod siblings;
 

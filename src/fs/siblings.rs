@@ -2,17 +2,18 @@
 //! next are fetched ahead, which is the one way past a round trip per file.
 //!
 //! A run is a stretch of a directory's files, and of those of its neighbours, of which most are read, or each
-//! n-th: one band of each scene, one hour of each day. It goes the way of the listing, or back, the latest day
-//! first. Several runs to a directory may be under way, and several processes may share one and take its files
-//! out of order. How many files are fetched ahead grows with what the run has read, so that little is wasted when
-//! it ends; no file is fetched ahead twice by a run that keeps its way. Of the next files it is the first bytes
-//! that are fetched; where those before were read to their end, whole files.
+//! n-th, or some [kinds](Kinds): one hour of each day, some bands of each granule. It goes the way of the listing,
+//! or back, the latest day first. Several runs to a directory may be under way, and several processes may share one
+//! and take its files out of order. How many files are fetched ahead grows with what the run has read, so that
+//! little is wasted when it ends; no file is fetched ahead twice by a run that keeps its way. Of the next files it
+//! is the first bytes that are fetched; where those before were read to their end, whole files.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::kinds::Kinds;
 use crate::namespace::Way;
 use crate::s3::ObjectVersion;
 use crate::sync::{Arc, Mutex, lock};
@@ -33,6 +34,8 @@ const TURNED: usize = 8;
 /// are 25.
 const LEAST_AHEAD: usize = 4;
 const MOST_AHEAD: usize = 48;
+/// Of some kinds, they are looked for among no more than so many.
+const MOST_SEARCHED: usize = 512;
 /// Files read to their end before others are fetched whole.
 const WHOLE_EVIDENCE: usize = 2;
 /// So many files, and twice as many, are what is remembered of how the latest were read.
@@ -59,6 +62,7 @@ struct Run {
     span: usize,
     read: usize,
     steps: Steps,
+    kinds: Kinds,
     /// How often it went on in another directory.
     crossed: usize,
     /// Up to where files were fetched ahead.
@@ -149,6 +153,17 @@ impl Siblings {
     }
 }
 
+/// Which files of its stretch a run reads.
+#[derive(Clone, Copy, Debug)]
+enum Reads {
+    /// Most, or all but those of some kinds.
+    All,
+    /// Each n-th.
+    Each(usize),
+    /// Those of some kinds.
+    Kinds,
+}
+
 /// How many files further each one read is.
 #[derive(Debug, Default)]
 struct Steps {
@@ -166,6 +181,8 @@ impl Steps {
 
 impl Run {
     fn new(key: &Arc<str>, now: Instant) -> Self {
+        let mut kinds = Kinds::default();
+        kinds.read(key, false);
         Self {
             way: Way::Forward,
             first: Arc::clone(key),
@@ -175,6 +192,7 @@ impl Run {
             span: 1,
             read: 1,
             steps: Steps::default(),
+            kinds,
             crossed: 0,
             planned: Arc::clone(key),
             whole: Arc::clone(key),
@@ -195,18 +213,20 @@ impl Run {
             return false;
         }
         if self.way.is_behind(key, &self.last) {
-            let Some(steps) = steps(&self.last, key, NEAR, self.way, from) else {
+            let Some(passed) = between(&self.last, key, NEAR, self.way, from) else {
                 return false;
             };
-            self.span += steps;
-            self.steps.note(steps);
+            let further = self.pass(&passed);
+            self.steps.note(further);
+            self.kinds.read(key, false);
             self.crossed += usize::from(directory(key) != directory(&self.last));
             self.last = Arc::clone(key);
-        } else if **key != *self.last && steps(key, &self.last, BEHIND, self.way, from).is_none() {
-            return false;
-        }
-        if **key != *self.first {
             self.turned = 0;
+        } else if **key != *self.last {
+            if between(key, &self.last, BEHIND, self.way, from).is_none() {
+                return false;
+            }
+            self.kinds.read(key, true);
         }
         self.read += 1;
         self.lately.0 += 1;
@@ -226,18 +246,27 @@ impl Run {
         if !self.way.is_behind(&self.first, key) || !are_near(key, &self.first) {
             return false;
         }
-        let Some(steps) = steps(key, &self.first, NEAR, self.way, from) else {
+        let Some(passed) = between(key, &self.first, NEAR, self.way, from) else {
             return false;
         };
-        self.span += steps;
+        let further = self.pass(&passed);
+        self.steps_back.note(further);
+        self.kinds.read(key, false);
         self.crossed += usize::from(directory(key) != directory(&self.first));
         self.first = Arc::clone(key);
         self.turned += 1;
-        self.steps_back.note(steps);
         if self.turned >= self.read.clamp(EVIDENCE - 1, TURNED) {
             self.turn();
         }
         true
+    }
+
+    /// Notes that it grows past these files: how many further it reaches.
+    fn pass(&mut self, files: &[Arc<ObjectVersion>]) -> usize {
+        files.iter().for_each(|file| self.kinds.pass(&file.key));
+        let further = files.len() + 1;
+        self.span += further;
+        further
     }
 
     fn turn(&mut self) {
@@ -256,15 +285,46 @@ impl Run {
         is_within && (self.crossed > 0 || directory(key) == directory(&self.first))
     }
 
-    /// Each how many files are read, if they are a run.
-    fn each(&self) -> Option<usize> {
+    /// Which of the files that follow are read, if these are a run.
+    fn reads(&self) -> Option<Reads> {
         match self.read {
             ..EVIDENCE => None,
             // By several processes, as it may be.
-            read if 3 * read > 2 * self.span => Some(1),
-            _ if self.steps.len > 1 && self.steps.same >= EVIDENCE - 1 => Some(self.steps.len),
-            read => (read >= self.span / 2).then_some(1),
+            read if 3 * read > 2 * self.span => Some(Reads::All),
+            _ if self.kinds.are_known() && self.kinds.want(&self.last) => Some(Reads::Kinds),
+            _ if self.steps.len > 1 && self.steps.same >= EVIDENCE - 1 => {
+                Some(Reads::Each(self.steps.len))
+            }
+            read => (read >= self.span / 2).then_some(Reads::All),
         }
+    }
+
+    /// The next `count` of these.
+    fn next(
+        &self,
+        reads: Reads,
+        count: usize,
+        from: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
+    ) -> Vec<Arc<ObjectVersion>> {
+        let most = match reads {
+            Reads::Each(nth) => nth * count,
+            Reads::All | Reads::Kinds => (count * self.span.div_ceil(self.read)).min(MOST_SEARCHED),
+        };
+        let mut files = from(&self.last, self.way, most);
+        if self.crossed < CROSSED {
+            files.retain(|file| directory(&file.key) == directory(&self.last));
+        }
+        let mut nth = 0;
+        files.retain(|file| {
+            nth += 1;
+            match reads {
+                Reads::All => !self.kinds.shun(&file.key),
+                Reads::Each(each) => nth % each == 0,
+                Reads::Kinds => self.kinds.want(&file.key),
+            }
+        });
+        files.truncate(count);
+        files
     }
 
     fn ahead(
@@ -272,17 +332,13 @@ impl Run {
         room: Room,
         from: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
     ) -> Ahead {
-        let Some(step) = self.each() else {
+        let Some(reads) = self.reads() else {
             return Ahead::default();
         };
         let count = (self.read / 4)
             .clamp(LEAST_AHEAD, MOST_AHEAD)
             .min(room.starts);
-        let mut files = from(&self.last, self.way, step * count);
-        if self.crossed < CROSSED {
-            files.retain(|file| directory(&file.key) == directory(&self.last));
-        }
-        let files: Vec<_> = files.into_iter().skip(step - 1).step_by(step).collect();
+        let files = self.next(reads, count, from);
         // Several processes have as many files open that they have not read to their end yet.
         let (read, through) = self.lately;
         let is_whole = self.through >= WHOLE_EVIDENCE && through >= read / 2;
@@ -317,17 +373,18 @@ fn behind(
     files
 }
 
-/// How many files it is from one to another, if that is no more than `most`.
-fn steps(
+/// The files between one and another, if those are no more than `most`.
+fn between(
     from: &str,
     to: &str,
     most: usize,
     way: Way,
     files: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
-) -> Option<usize> {
-    let files = files(from, way, most);
+) -> Option<Vec<Arc<ObjectVersion>>> {
+    let mut files = files(from, way, most);
     let at = files.iter().position(|file| *file.key == *to)?;
-    Some(at + 1)
+    files.truncate(at);
+    Some(files)
 }
 
 fn directory(key: &str) -> &str {

@@ -124,6 +124,44 @@ fn each_nth_file_is_a_run_of_its_own() {
     );
 }
 
+/// Some bands of each granule, in whatever order, all in one directory or each granule in its own.
+#[test]
+fn some_kinds_of_each_granule_are_a_run() {
+    let band = |band| match band {
+        14 => "Fmask".to_owned(),
+        other => format!("B{other:02}"),
+    };
+    let all: Vec<_> = (0..15).collect();
+    for form in ["c/S.G", "c/S.G/S.G"] {
+        let keys = (0..200).flat_map(|granule| {
+            let granule = form.replace('G', &format!("T55GEM.2021{granule:03}"));
+            (0..15).map(move |nth| format!("{granule}.v2.0.{}.tif", band(nth)))
+        });
+        let directory = Directory::of(keys);
+        for some in [
+            &[3, 4, 14][..],
+            &[1, 3, 5],
+            &[14, 3, 4],
+            &[4, 3],
+            &[7],
+            &[0, 2, 9, 11, 14],
+            &all,
+        ] {
+            let order =
+                (0..100).flat_map(|granule| some.iter().map(move |band| granule * 15 + band));
+            let (fetched, in_time) = directory.read(order);
+            let late = 100 * some.len() - in_time;
+            assert!(late <= 10 * some.len(), "{some:?} of {form}: {late} late");
+            let others = fetched.keys().filter(|at| !some.contains(&(*at % 15)));
+            assert!(others.count() <= 8, "{some:?} of {form}: {fetched:?}");
+            assert!(
+                fetched.len() - in_time <= MOST_AHEAD + 8,
+                "{some:?} of {form}"
+            );
+        }
+    }
+}
+
 /// Reads so many files in order, `through` of each four to their end: those that were fetched whole.
 fn fetched_whole(count: usize, through: impl Fn(usize) -> usize, most: u64) -> Vec<u64> {
     let directory = Directory::new(1000);

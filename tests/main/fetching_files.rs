@@ -113,6 +113,46 @@ fn read_in_order(order: impl Iterator<Item = u64>) {
     assert!(twice.is_none(), "{twice:?}");
 }
 
+/// Three of the fifteen files of each granule.
+#[test]
+fn some_bands_of_each_granule_are_fetched_before_they_are_opened_and_no_others() {
+    const GRANULES: u64 = 40;
+    let granule = |nth: u64| format!("HLS.L30.T55GEM.2021{nth:03}.v2.0");
+    let key = |nth: u64, band: &str| format!("{0}/{0}.{band}.tif", granule(nth));
+    let bands: Vec<_> = (1..=14).map(|band| format!("B{band:02}")).collect();
+    let files = (0..2 * GRANULES).flat_map(|nth| bands.iter().map(move |band| key(nth, band)));
+    let masks = (0..2 * GRANULES).map(|nth| key(nth, "Fmask"));
+    let world = objects(files.chain(masks).map(|key| (key, 100 * KIB)));
+    let mount = Mount::new(&world);
+    far_away(&world);
+    for nth in 0..GRANULES {
+        for band in ["B05", "B04", "Fmask"] {
+            let key = key(nth, band);
+            assert!(mount.read(&key) == computed(&key, 0, 102_400), "{key}");
+        }
+    }
+    until_idle(&world);
+    let fetched: Vec<_> = world.requests();
+    let fetched: Vec<_> = fetched
+        .iter()
+        .filter(|request| request.op == Op::Get)
+        .collect();
+    let is_read = |key: &str| {
+        ["B05", "B04", "Fmask"]
+            .iter()
+            .any(|band| key.contains(band))
+    };
+    let others = fetched
+        .iter()
+        .filter(|request| !is_read(&request.key))
+        .count();
+    assert!(others <= 8, "{others} files fetched that nobody asked for");
+    let ahead = fetched.len() as u64 - 3 * GRANULES;
+    assert!(ahead <= 40, "{ahead} files fetched that nobody read");
+    let depth = world.counters().depth;
+    assert!(depth <= 60, "{depth} waited in turn");
+}
+
 /// Reads the header of each of these files, of 20 MiB, and a row of each of six levels.
 fn read_boxes(mount: &Mount, keys: &[String]) {
     for key in keys {
