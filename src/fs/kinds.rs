@@ -19,7 +19,7 @@ const ONCE: u64 = 16;
 const LONGEST_NUMBER: usize = 3;
 
 /// The kinds of files that a run has met.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Kinds {
     met: LruCache<String, Met>,
     /// Files read so far.
@@ -94,6 +94,11 @@ impl Met {
     fn is_wanted(&self) -> bool {
         self.read >= EVIDENCE && self.read >= 2 * self.passed
     }
+}
+
+/// What the names of one granule begin with.
+pub(super) fn granule(key: &str) -> &str {
+    &key[..key.len() - kind(key).len()]
 }
 
 /// The last part of a name and its ending, or the ending alone.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::kinds::Kinds;
+use super::kinds::{Kinds, granule};
 use crate::namespace::Way;
 use crate::s3::ObjectVersion;
 use crate::sync::{Arc, Mutex, lock};
@@ -63,6 +63,10 @@ struct Run {
     read: usize,
     steps: Steps,
     kinds: Kinds,
+    /// How many granules followed the first.
+    granules: usize,
+    /// What was read just now, if it is the first of its granule and was not fetched ahead.
+    unforeseen: Option<Arc<str>>,
     /// How often it went on in another directory.
     crossed: usize,
     /// Up to where files were fetched ahead.
@@ -75,6 +79,8 @@ struct Run {
     /// How many were read lately, and how many of them to their end.
     lately: (usize, usize),
     used: Instant,
+    /// Another that is like it has begun since.
+    is_left: bool,
 }
 
 /// What may be fetched ahead at most: first bytes of so many files, and so many bytes of whole ones.
@@ -118,18 +124,12 @@ impl Siblings {
                 .or_else(|| find(&|run| run.goes_on_with(key, &from)))
                 .or_else(|| find(&|run| run.begins_with(key, &from)));
         }
-        let Some(mut run) = found.and_then(|i| runs.remove(i)) else {
-            if runs.len() == MAX_RUNS {
-                runs.pop_front();
-            }
-            for old in runs.iter_mut().filter(|run| run.covers(key)) {
-                old.first = Arc::clone(&old.last);
-            }
-            runs.push_back(Run::new(key, now));
-            return Ahead::default();
-        };
-        run.used = now;
-        let active = || runs.iter().filter(|other| now < other.used + ACTIVE);
+        let mut run = found
+            .and_then(|i| runs.remove(i))
+            .unwrap_or_else(|| begin(&mut runs, key, now));
+        (run.used, run.is_left) = (now, false);
+        let is_active = |other: &&Run| !other.is_left && now < other.used + ACTIVE;
+        let active = || runs.iter().filter(is_active);
         let fetch_ahead = active().filter(|other| other.read >= EVIDENCE).count();
         room.starts = (room.starts / (1 + fetch_ahead)).max(1);
         room.whole /= 1 + active().filter(|other| other.through > 0).count() as u64;
@@ -151,6 +151,20 @@ impl Siblings {
             run.lately.1 += 1;
         }
     }
+}
+
+/// A new run, which is one like the latest near it.
+fn begin(runs: &mut VecDeque<Run>, key: &Arc<str>, now: Instant) -> Run {
+    for old in runs.iter_mut().filter(|run| run.covers(key)) {
+        old.first = Arc::clone(&old.last);
+    }
+    let mut latest_first = runs.iter_mut().rev();
+    let like = latest_first.find(|run| are_near(&run.last, key));
+    let run = Run::new(key, like, now);
+    if runs.len() == MAX_RUNS {
+        runs.pop_front();
+    }
+    run
 }
 
 /// Which files of its stretch a run reads.
@@ -180,10 +194,9 @@ impl Steps {
 }
 
 impl Run {
-    fn new(key: &Arc<str>, now: Instant) -> Self {
-        let mut kinds = Kinds::default();
-        kinds.read(key, false);
-        Self {
+    /// One that begins, of whose reader is known what is known of the one before.
+    fn new(key: &Arc<str>, before: Option<&mut Self>, now: Instant) -> Self {
+        let mut run = Self {
             way: Way::Forward,
             first: Arc::clone(key),
             last: Arc::clone(key),
@@ -192,7 +205,9 @@ impl Run {
             span: 1,
             read: 1,
             steps: Steps::default(),
-            kinds,
+            kinds: Kinds::default(),
+            granules: 0,
+            unforeseen: Some(Arc::clone(key)),
             crossed: 0,
             planned: Arc::clone(key),
             whole: Arc::clone(key),
@@ -200,7 +215,15 @@ impl Run {
             bytes: 0,
             lately: (1, 0),
             used: now,
+            is_left: false,
+        };
+        if let Some(before) = before {
+            before.is_left = true;
+            run.kinds = before.kinds.clone();
+            (run.through, run.bytes, run.lately) = (before.through, before.bytes, before.lately);
         }
+        run.kinds.read(key, false);
+        run
     }
 
     /// Whether `key` is within this run or goes on with it, which has grown by it then.
@@ -219,8 +242,8 @@ impl Run {
             let further = self.pass(&passed);
             self.steps.note(further);
             self.kinds.read(key, false);
-            self.crossed += usize::from(directory(key) != directory(&self.last));
-            self.last = Arc::clone(key);
+            let last = std::mem::replace(&mut self.last, Arc::clone(key));
+            self.enter(key, &last);
             self.turned = 0;
         } else if **key != *self.last {
             if between(key, &self.last, BEHIND, self.way, from).is_none() {
@@ -252,8 +275,8 @@ impl Run {
         let further = self.pass(&passed);
         self.steps_back.note(further);
         self.kinds.read(key, false);
-        self.crossed += usize::from(directory(key) != directory(&self.first));
-        self.first = Arc::clone(key);
+        let first = std::mem::replace(&mut self.first, Arc::clone(key));
+        self.enter(key, &first);
         self.turned += 1;
         if self.turned >= self.read.clamp(EVIDENCE - 1, TURNED) {
             self.turn();
@@ -267,6 +290,17 @@ impl Run {
         let further = files.len() + 1;
         self.span += further;
         further
+    }
+
+    /// Notes where it comes to from one of its ends.
+    fn enter(&mut self, key: &Arc<str>, from: &str) {
+        self.crossed += usize::from(directory(key) != directory(from));
+        if granule(key) != granule(from) {
+            self.granules += 1;
+            let is_planned =
+                self.way.is_behind(key, &self.first) && !self.way.is_behind(key, &self.planned);
+            self.unforeseen = (!is_planned).then(|| Arc::clone(key));
+        }
     }
 
     fn turn(&mut self) {
@@ -287,16 +321,41 @@ impl Run {
 
     /// Which of the files that follow are read, if these are a run.
     fn reads(&self) -> Option<Reads> {
+        let is_of_kinds = self.is_of_kind(&self.last);
         match self.read {
             ..EVIDENCE => None,
+            // All of it is on its way.
+            _ if is_of_kinds && self.granules == 0 => None,
             // By several processes, as it may be.
             read if 3 * read > 2 * self.span => Some(Reads::All),
-            _ if self.kinds.are_known() && self.kinds.want(&self.last) => Some(Reads::Kinds),
+            _ if is_of_kinds => Some(Reads::Kinds),
             _ if self.steps.len > 1 && self.steps.same >= EVIDENCE - 1 => {
                 Some(Reads::Each(self.steps.len))
             }
             read => (read >= self.span / 2).then_some(Reads::All),
         }
+    }
+
+    /// Whether `key` is of one of the kinds that are read, if those are known.
+    fn is_of_kind(&self, key: &str) -> bool {
+        self.kinds.are_known() && self.kinds.want(key)
+    }
+
+    /// The other files that are read of the granule whose first has come unforeseen.
+    fn rest_of_granule(
+        &mut self,
+        from: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
+    ) -> Vec<Arc<ObjectVersion>> {
+        let unforeseen = self.unforeseen.take();
+        let Some(key) = &unforeseen.filter(|key| self.is_of_kind(key)) else {
+            return Vec::new();
+        };
+        let ways = [Way::Forward, Way::Back];
+        let around = ways.into_iter().flat_map(|way| from(key, way, NEAR));
+        let is_rest = |file: &Arc<ObjectVersion>| {
+            granule(&file.key) == granule(key) && self.kinds.want(&file.key)
+        };
+        around.filter(is_rest).collect()
     }
 
     /// The next `count` of these.
@@ -332,13 +391,17 @@ impl Run {
         room: Room,
         from: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
     ) -> Ahead {
-        let Some(reads) = self.reads() else {
-            return Ahead::default();
+        let mut rest = self.rest_of_granule(&from);
+        rest.truncate(room.starts);
+        let is_rest = !rest.is_empty();
+        let files = match self.reads() {
+            _ if is_rest => rest,
+            Some(reads) => {
+                let count = (self.read / 4).clamp(LEAST_AHEAD, MOST_AHEAD);
+                self.next(reads, count.min(room.starts), &from)
+            }
+            None => return Ahead::default(),
         };
-        let count = (self.read / 4)
-            .clamp(LEAST_AHEAD, MOST_AHEAD)
-            .min(room.starts);
-        let files = self.next(reads, count, from);
         // Several processes have as many files open that they have not read to their end yet.
         let (read, through) = self.lately;
         let is_whole = self.through >= WHOLE_EVIDENCE && through >= read / 2;
@@ -353,24 +416,19 @@ impl Run {
             rest.is_some()
         };
         let whole = files.iter().take_while(fits).cloned().collect();
+        let plan = |planned: &mut Arc<str>, mut files: Vec<Arc<ObjectVersion>>| {
+            let is_behind = |file: &Arc<ObjectVersion>| self.way.is_behind(&file.key, planned);
+            files.retain(|file| is_rest || is_behind(file));
+            if let Some(last) = files.iter().rfind(|file| is_behind(file)) {
+                *planned = Arc::clone(&last.key);
+            }
+            files
+        };
         Ahead {
-            whole: behind(&mut self.whole, self.way, whole),
-            first: behind(&mut self.planned, self.way, files),
+            whole: plan(&mut self.whole, whole),
+            first: plan(&mut self.planned, files),
         }
     }
-}
-
-/// The files behind `planned`, which they move.
-fn behind(
-    planned: &mut Arc<str>,
-    way: Way,
-    mut files: Vec<Arc<ObjectVersion>>,
-) -> Vec<Arc<ObjectVersion>> {
-    files.retain(|file| way.is_behind(&file.key, planned));
-    if let Some(last) = files.last() {
-        *planned = Arc::clone(&last.key);
-    }
-    files
 }
 
 /// The files between one and another, if those are no more than `most`.

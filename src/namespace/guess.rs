@@ -1,12 +1,15 @@
 //! Listing around names that are asked for one by one.
 //!
-//! A program that asks for a second unknown name of a directory will ask for more (the sidecar files of
-//! an image, the files of a job in turn). The directory is listed from its beginning, which is all of a
-//! small one, and if it is larger, from that name on. Larger ones are listed again from later unknown
-//! names on, ever more rarely while nothing that was listed so gets used.
+//! Along with the first name of a file in a directory of which nothing is known, its first names are asked for, which
+//! are all of a small one: of a granule. A program that asks for a second unknown name will ask for more (the sidecar
+//! files of an image, the files of a job in turn). The directory is listed from its beginning, and if it is large,
+//! from that name on; again from later unknown names on, ever more rarely while nothing that was listed so gets
+//! used.
 
 use tokio::time::Instant;
 
+use super::lookup::FIRST_CHILDREN;
+use super::names::looks_like_a_file;
 use super::rarely::Rarely;
 use super::{Dir, Namespace, PAGE};
 use crate::request::Request;
@@ -24,15 +27,26 @@ pub(super) struct Habit {
     coming: Option<watch::Receiver<()>>,
 }
 
-/// The first unknown name says nothing.
-const FIRST: u32 = 2;
+/// From where on a directory is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+enum Due {
+    /// Its first names.
+    Few,
+    /// From its beginning, and from the name on if that does not reach it.
+    Beginning,
+    /// From the name on.
+    Here,
+}
 
 impl Habit {
-    /// Notes an unknown name. Says whether a listing is due, and whether it is the first.
-    fn unknown(&mut self) -> Option<bool> {
+    /// Notes an unknown name in a directory, of which nothing is known yet if it is `blank`. Says which listing is due.
+    fn unknown(&mut self, blank: bool) -> Option<Due> {
         self.unknown += 1;
-        let is_due = self.unknown >= FIRST && self.listings.is_due();
-        is_due.then_some(self.unknown == FIRST)
+        match self.unknown {
+            1 => blank.then_some(Due::Few),
+            2 => self.listings.is_due().then_some(Due::Beginning),
+            _ => self.listings.is_due().then_some(Due::Here),
+        }
     }
 }
 
@@ -55,27 +69,34 @@ impl Namespace {
             return;
         }
         let (sender, receiver) = watch::channel(());
+        // A directory's own first names come with the answer whether it exists.
+        let may_have_few = *dir.prefix != *self.root() && looks_like_a_file(name);
         let due = self.learn_quietly(dir, |known| {
-            let due = known.habit.unknown()?;
+            let is_blank = may_have_few && known.is_blank();
+            let due = known.habit.unknown(is_blank)?;
             known.habit.coming = Some(receiver);
             Some(due)
         });
-        let Some(is_first) = due else { return };
+        let Some(due) = due else { return };
         let (namespace, dir) = (Arc::clone(self), Arc::clone(dir));
         let after = before_name(&dir, name);
         let request = request.as_prefetch();
         spawn(async move {
             let mut waited_for = Some(sender);
-            let listed = match is_first {
-                true => match namespace.list_some(&dir, None, &request).await {
+            let listed = match due {
+                Due::Few => namespace
+                    .list_some(&dir, None, FIRST_CHILDREN, &request)
+                    .await
+                    .map(|(end, _)| end),
+                Due::Here => namespace.list_around(&dir, Some(&after), &request).await,
+                Due::Beginning => match namespace.list_around(&dir, None, &request).await {
                     Ok(Some(end)) if end.as_slice() <= &after.as_bytes()[dir.prefix.len()..] => {
                         // A large directory: whoever asks for another name of it is not to wait.
                         waited_for.take();
-                        namespace.list_some(&dir, Some(&after), &request).await
+                        namespace.list_around(&dir, Some(&after), &request).await
                     }
                     other => other,
                 },
-                false => namespace.list_some(&dir, Some(&after), &request).await,
             };
             if let Err(error) = listed {
                 tracing::debug!(directory = &*dir.prefix, "listing ahead: {error}");
@@ -85,25 +106,36 @@ impl Namespace {
         });
     }
 
-    /// One page of `dir`, from its beginning or behind a key. Returns where it ends in key space, if
-    /// that is not the end of the directory.
-    async fn list_some(
+    /// One page of `dir`, of which something should get used.
+    async fn list_around(
         &self,
         dir: &Dir,
         after: Option<&str>,
         request: &Request,
     ) -> Result<Option<Vec<u8>>, Error> {
+        let (end, asked) = self.list_some(dir, after, PAGE as u16, request).await?;
+        self.learn_quietly(dir, |known| known.habit.listings.asked(asked));
+        Ok(end)
+    }
+
+    /// So many names of `dir`, from its beginning or behind a key. Returns where they end in key space, if that is
+    /// not the end of the directory, and when they were asked for.
+    async fn list_some(
+        &self,
+        dir: &Dir,
+        after: Option<&str>,
+        max_keys: u16,
+        request: &Request,
+    ) -> Result<(Option<Vec<u8>>, Instant), Error> {
         let asked = Instant::now();
         let query = ListQuery {
             prefix: &dir.prefix,
             delimited: true,
             from: after.map_or(ListFrom::Start, ListFrom::After),
-            max_keys: PAGE as u16,
+            max_keys,
         };
         let page = self.s3.list(query, request).await?;
-        let end = self.learn_page(dir, after, page, asked);
-        self.learn_quietly(dir, |known| known.habit.listings.asked(asked));
-        Ok(end)
+        Ok((self.learn_page(dir, after, page, asked), asked))
     }
 }
 
@@ -128,13 +160,13 @@ mod tests {
         let mut habit = Habit::default();
         let mut due = Vec::new();
         for nth in 1..=40 {
-            if habit.unknown().is_some() {
+            if habit.unknown(true) > Some(Due::Few) {
                 due.push(nth);
                 habit.listings.asked(Instant::now());
             }
         }
         assert_eq!(due, [2, 3, 5, 9, 17, 33]);
         habit.listings.used(Instant::now());
-        assert_eq!(habit.unknown(), Some(false));
+        assert_eq!(habit.unknown(true), Some(Due::Here));
     }
 }

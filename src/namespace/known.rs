@@ -105,6 +105,11 @@ impl Directory {
         self.bytes
     }
 
+    /// Whether nothing is known of its names.
+    pub(super) fn is_blank(&self) -> bool {
+        self.intervals.is_empty()
+    }
+
     pub(super) fn revision(&self) -> Revision {
         self.revision
     }
