@@ -114,15 +114,16 @@ impl Siblings {
         let latest_first = (0..runs.len()).rev();
         let (there, elsewhere): (Vec<_>, Vec<_>) =
             latest_first.partition(|index| is_there(&runs[*index]));
+        let mut around = Around::new(key, &from);
         let mut found = None;
         for indices in [there, elsewhere] {
-            let mut find = |grows: &dyn Fn(&mut Run) -> bool| {
+            let mut find = |grows: &mut dyn FnMut(&mut Run) -> bool| {
                 let mut indices = indices.iter().copied();
                 indices.find(|index| grows(&mut runs[*index]))
             };
             found = found
-                .or_else(|| find(&|run| run.goes_on_with(key, &from)))
-                .or_else(|| find(&|run| run.begins_with(key, &from)));
+                .or_else(|| find(&mut |run| run.goes_on_with(key, &mut around)))
+                .or_else(|| find(&mut |run| run.begins_with(key, &mut around)));
         }
         let mut run = found
             .and_then(|i| runs.remove(i))
@@ -227,26 +228,22 @@ impl Run {
     }
 
     /// Whether `key` is within this run or goes on with it, which has grown by it then.
-    fn goes_on_with(
-        &mut self,
-        key: &Arc<str>,
-        from: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
-    ) -> bool {
+    fn goes_on_with(&mut self, key: &Arc<str>, around: &mut Around<'_>) -> bool {
         if self.way.is_behind(&self.first, key) || !are_near(key, &self.last) {
             return false;
         }
         if self.way.is_behind(key, &self.last) {
-            let Some(passed) = between(&self.last, key, NEAR, self.way, from) else {
+            let Some(passed) = around.up_to(&self.last, self.way.turned(), NEAR) else {
                 return false;
             };
-            let further = self.pass(&passed);
+            let further = self.pass(passed);
             self.steps.note(further);
             self.kinds.read(key, false);
             let last = std::mem::replace(&mut self.last, Arc::clone(key));
             self.enter(key, &last);
             self.turned = 0;
         } else if **key != *self.last {
-            if between(key, &self.last, BEHIND, self.way, from).is_none() {
+            if around.up_to(&self.last, self.way, BEHIND).is_none() {
                 return false;
             }
             self.kinds.read(key, true);
@@ -261,18 +258,14 @@ impl Run {
 
     /// Whether `key` comes right before this run, which has grown by it then. Where that is so again and again, the
     /// run goes the other way.
-    fn begins_with(
-        &mut self,
-        key: &Arc<str>,
-        from: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
-    ) -> bool {
+    fn begins_with(&mut self, key: &Arc<str>, around: &mut Around<'_>) -> bool {
         if !self.way.is_behind(&self.first, key) || !are_near(key, &self.first) {
             return false;
         }
-        let Some(passed) = between(key, &self.first, NEAR, self.way, from) else {
+        let Some(passed) = around.up_to(&self.first, self.way, NEAR) else {
             return false;
         };
-        let further = self.pass(&passed);
+        let further = self.pass(passed);
         self.steps_back.note(further);
         self.kinds.read(key, false);
         let first = std::mem::replace(&mut self.first, Arc::clone(key));
@@ -431,18 +424,38 @@ impl Run {
     }
 }
 
-/// The files between one and another, if those are no more than `most`.
-fn between(
-    from: &str,
-    to: &str,
-    most: usize,
-    way: Way,
-    files: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
-) -> Option<Vec<Arc<ObjectVersion>>> {
-    let mut files = files(from, way, most);
-    let at = files.iter().position(|file| *file.key == *to)?;
-    files.truncate(at);
-    Some(files)
+/// The files around one, as far as runs are looked for among them.
+struct Around<'a> {
+    key: &'a str,
+    from: &'a dyn Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
+    /// How many were asked for each way, and which there are.
+    ahead: (usize, Vec<Arc<ObjectVersion>>),
+    back: (usize, Vec<Arc<ObjectVersion>>),
+}
+
+impl<'a> Around<'a> {
+    fn new(key: &'a str, from: &'a dyn Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>) -> Self {
+        Self {
+            key,
+            from,
+            ahead: (0, Vec::new()),
+            back: (0, Vec::new()),
+        }
+    }
+
+    /// The files between this one and `other`, if that is one of the next `most` this way.
+    fn up_to(&mut self, other: &str, way: Way, most: usize) -> Option<&[Arc<ObjectVersion>]> {
+        let (asked, files) = match way {
+            Way::Forward => &mut self.ahead,
+            Way::Back => &mut self.back,
+        };
+        if *asked < most {
+            (*asked, *files) = (most, (self.from)(self.key, way, most));
+        }
+        let next = &files[..most.min(files.len())];
+        let at = next.iter().position(|file| *file.key == *other)?;
+        Some(&next[..at])
+    }
 }
 
 fn directory(key: &str) -> &str {
