@@ -63,12 +63,14 @@ struct Run {
     read: usize,
     steps: Steps,
     kinds: Kinds,
-    /// How many granules followed the first.
-    granules: usize,
+    /// How many granules followed the first, and how many were left out, lately.
+    granules: (usize, usize),
     /// What was read just now, if it is the first of its granule and was not fetched ahead.
     unforeseen: Option<Arc<str>>,
     /// How often it went on in another directory.
     crossed: usize,
+    /// What was read last.
+    latest: Arc<str>,
     /// Up to where files were fetched ahead.
     planned: Arc<str>,
     /// Up to where they were fetched whole.
@@ -207,9 +209,10 @@ impl Run {
             read: 1,
             steps: Steps::default(),
             kinds: Kinds::default(),
-            granules: 0,
+            granules: (0, 0),
             unforeseen: Some(Arc::clone(key)),
             crossed: 0,
+            latest: Arc::clone(key),
             planned: Arc::clone(key),
             whole: Arc::clone(key),
             through: 0,
@@ -236,18 +239,23 @@ impl Run {
             let Some(passed) = around.up_to(&self.last, self.way.turned(), NEAR) else {
                 return false;
             };
-            let further = self.pass(passed);
-            self.steps.note(further);
-            self.kinds.read(key, false);
+            let is_planned = !self.way.is_behind(key, &self.planned);
             let last = std::mem::replace(&mut self.last, Arc::clone(key));
-            self.enter(key, &last);
+            let further = self.grow(&last, passed, key, is_planned);
+            self.steps.note(further);
             self.turned = 0;
         } else if **key != *self.last {
             if around.up_to(&self.last, self.way, BEHIND).is_none() {
                 return false;
             }
             self.kinds.read(key, true);
+            let is_same = |other: &str| granule(other) == granule(key);
+            if !is_same(&self.last) && !is_same(&self.latest) {
+                self.granules.1 = self.granules.1.saturating_sub(1);
+                self.enter(key, false);
+            }
         }
+        self.latest = Arc::clone(key);
         self.read += 1;
         self.lately.0 += 1;
         if self.lately.0 > 2 * LATELY {
@@ -265,11 +273,10 @@ impl Run {
         let Some(passed) = around.up_to(&self.first, self.way, NEAR) else {
             return false;
         };
-        let further = self.pass(passed);
-        self.steps_back.note(further);
-        self.kinds.read(key, false);
         let first = std::mem::replace(&mut self.first, Arc::clone(key));
-        self.enter(key, &first);
+        let further = self.grow(&first, passed, key, false);
+        self.steps_back.note(further);
+        self.latest = Arc::clone(key);
         self.turned += 1;
         if self.turned >= self.read.clamp(EVIDENCE - 1, TURNED) {
             self.turn();
@@ -277,23 +284,44 @@ impl Run {
         true
     }
 
-    /// Notes that it grows past these files: how many further it reaches.
-    fn pass(&mut self, files: &[Arc<ObjectVersion>]) -> usize {
-        files.iter().for_each(|file| self.kinds.pass(&file.key));
-        let further = files.len() + 1;
+    /// Notes that it grows from one of its ends, past these files, to `key`, which was fetched ahead if it
+    /// `is_planned`: how many files further that is.
+    fn grow(
+        &mut self,
+        end: &str,
+        passed: &[Arc<ObjectVersion>],
+        key: &Arc<str>,
+        is_planned: bool,
+    ) -> usize {
+        let mut skipped = "";
+        for file in passed {
+            match granule(&file.key) {
+                it if it == granule(end) || it == granule(key) => self.kinds.pass(&file.key),
+                it if it == skipped => {}
+                it => {
+                    self.granules.1 += 1;
+                    skipped = it;
+                }
+            }
+        }
+        self.kinds.read(key, false);
+        self.crossed += usize::from(directory(key) != directory(end));
+        if granule(key) != granule(end) {
+            self.enter(key, is_planned);
+        }
+        let further = passed.len() + 1;
         self.span += further;
         further
     }
 
-    /// Notes where it comes to from one of its ends.
-    fn enter(&mut self, key: &Arc<str>, from: &str) {
-        self.crossed += usize::from(directory(key) != directory(from));
-        if granule(key) != granule(from) {
-            self.granules += 1;
-            let is_planned =
-                self.way.is_behind(key, &self.first) && !self.way.is_behind(key, &self.planned);
-            self.unforeseen = (!is_planned).then(|| Arc::clone(key));
+    /// Notes that `key` is the first that is read of its granule.
+    fn enter(&mut self, key: &Arc<str>, is_planned: bool) {
+        let (read, skipped) = &mut self.granules;
+        *read += 1;
+        if *read + *skipped > LATELY {
+            (*read, *skipped) = ((*read / 2).max(1), *skipped / 2);
         }
+        self.unforeseen = (!is_planned).then(|| Arc::clone(key));
     }
 
     fn turn(&mut self) {
@@ -318,10 +346,10 @@ impl Run {
         match self.read {
             ..EVIDENCE => None,
             // All of it is on its way.
-            _ if is_of_kinds && self.granules == 0 => None,
+            _ if is_of_kinds && self.granules.0 == 0 => None,
             // By several processes, as it may be.
             read if 3 * read > 2 * self.span => Some(Reads::All),
-            _ if is_of_kinds => Some(Reads::Kinds),
+            _ if is_of_kinds && self.granules.0 >= 2 * self.granules.1 => Some(Reads::Kinds),
             _ if self.steps.len > 1 && self.steps.same >= EVIDENCE - 1 => {
                 Some(Reads::Each(self.steps.len))
             }
@@ -427,14 +455,17 @@ impl Run {
 /// The files around one, as far as runs are looked for among them.
 struct Around<'a> {
     key: &'a str,
-    from: &'a dyn Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
+    from: &'a FilesFrom<'a>,
     /// How many were asked for each way, and which there are.
     ahead: (usize, Vec<Arc<ObjectVersion>>),
     back: (usize, Vec<Arc<ObjectVersion>>),
 }
 
+/// The files behind a key this way, at most so many.
+type FilesFrom<'a> = dyn Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>> + 'a;
+
 impl<'a> Around<'a> {
-    fn new(key: &'a str, from: &'a dyn Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>) -> Self {
+    fn new(key: &'a str, from: &'a FilesFrom<'a>) -> Self {
         Self {
             key,
             from,

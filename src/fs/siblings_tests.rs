@@ -190,6 +190,34 @@ fn what_is_read_of_each_granule_is_fetched_with_the_first_of_it() {
     }
 }
 
+/// The chunks of a time, from the last one back; some times are left out.
+#[test]
+fn chunks_that_are_read_against_the_way_of_the_run_are_fetched_with_the_first_of_a_time() {
+    let directory =
+        Directory::of((0..360).map(|i| format!("v/{}.{}.{}", 10 + i / 9, i / 3 % 3, i % 3)));
+    for left_out in [0, 2, 3] {
+        let times = (0..40).filter(|time| left_out == 0 || time % left_out > 0);
+        let order: Vec<_> = times
+            .flat_map(|time| (0..9).rev().map(move |nth| time * 9 + nth))
+            .collect();
+        let siblings = Siblings::default();
+        let (mut fetched, mut late) = (BTreeMap::new(), 0);
+        for i in &order {
+            late += usize::from(!fetched.contains_key(i));
+            let from = |key: &str, way, most| directory.from(key, way, most);
+            let ahead = siblings.read(&directory.0[*i].key, room(0), Instant::now(), from);
+            for file in ahead.first {
+                let at = usize::try_from(file.number.get() - 1).expect("small");
+                *fetched.entry(at).or_insert(0) += 1;
+            }
+        }
+        let times = order.len() / 9;
+        assert!(late <= times + 20, "{left_out}: {late} of {}", order.len());
+        let in_vain = fetched.len() + late - order.len();
+        assert!(in_vain <= order.len() / 2, "{left_out}: {in_vain} in vain");
+    }
+}
+
 /// Reads so many files in order, `through` of each four to their end: those that were fetched whole.
 fn fetched_whole(count: usize, through: impl Fn(usize) -> usize, most: u64) -> Vec<u64> {
     let directory = Directory::new(1000);
