@@ -101,18 +101,26 @@ pub(super) fn granule(key: &str) -> &str {
     &key[..key.len() - kind(key).len()]
 }
 
-/// The last part of a name and its ending, or the ending alone.
+/// The last part of a name and its ending, or the ending alone; of a chunk of a Zarr array, which has none, where it
+/// lies along the last two axes.
 fn kind(key: &str) -> &str {
-    let name = key.rfind('/').map_or(key, |slash| &key[slash + 1..]);
+    let (above, name) = key.rsplit_once('/').unwrap_or(("", key));
+    let start = key.len() - name.len();
     let Some(ending) = name.rfind('.') else {
-        return "";
+        let last = above.rsplit('/').next().unwrap_or_default();
+        return match (is_number(last), is_number(name)) {
+            (true, true) => &key[start - 1 - last.len()..],
+            _ => "",
+        };
     };
     let part = name[..ending].rfind(['.', '_', '-']).map_or(0, |at| at + 1);
-    let is_number = name[part..ending].bytes().all(|byte| byte.is_ascii_digit());
-    match is_number && ending - part > LONGEST_NUMBER {
-        true => &name[ending..],
-        false => &name[part..],
-    }
+    let is_date = name[part..ending].len() > LONGEST_NUMBER
+        && name[part..ending].bytes().all(|byte| byte.is_ascii_digit());
+    &name[if is_date { ending } else { part }..]
+}
+
+fn is_number(part: &str) -> bool {
+    (1..=LONGEST_NUMBER).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -127,7 +135,9 @@ mod tests {
             ("2024/001/hour_06.nc4", "06.nc4"),
             ("MERRA2_400.tavg1_2d_slv_Nx.20200101.nc4", ".nc4"),
             ("MOD09.A2021001.h08v05.061.2021012345678.hdf.xml", "hdf.xml"),
-            ("array/c/0/1", ""),
+            ("array/c/17/0/1", "0/1"),
+            ("array/c/17", ""),
+            ("2.zarr/v0/17.0.1", "0.1"),
             ("a_b.c/plain", ""),
             (".tif", ".tif"),
         ] {

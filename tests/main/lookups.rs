@@ -248,6 +248,15 @@ fn names_in_one_directory_after_the_other_are_known_and_fetched_ahead() {
         "{}",
         counters.body_bytes
     );
+    // The last first.
+    let mount = Mount::new(&world);
+    let counters = costs(&world, || {
+        let back: Vec<_> = chunks().collect();
+        back.iter().rev().for_each(|key| open_and_read(&mount, key));
+    });
+    assert!(counters.list <= 32, "{} LISTs", counters.list);
+    assert!(counters.get <= 170, "{} GETs", counters.get);
+    assert!(counters.max_in_flight >= 8, "{}", counters.max_in_flight);
     // Who asks here and there has little listed for him.
     let mount = Mount::new(&world);
     let mut random = fastrand::Rng::with_seed(5);
