@@ -279,7 +279,7 @@ impl Cursors {
     fn scan(&mut self, read: ByteRange, bounds: Bounds, now: Instant) -> Option<(Scan, u64)> {
         let most = Scan::most(bounds.size);
         let (first, since) = self.starts.leading_to(read, most)?;
-        let (scan, window) = Scan::new(first..read.start(), since, most, now);
+        let (scan, window) = Scan::new(first..read.start(), since, bounds.size, now);
         (window <= bounds.most && self.scans.spend()).then_some((scan, window))
     }
 

@@ -14,7 +14,8 @@ const MOST: u64 = RAMP;
 /// ... and where it is more than one in so many bytes of the object, reads all over that may look like a
 /// scan by chance.
 const ONE_IN: u64 = 32;
-/// What a scan that is known to be one may leave out now and then, as a multiple.
+/// What may be left out now and then, as a multiple: of what was at the beginning, and of [`MOST`] once it is known that
+/// the scan is faster.
 const FAR: u64 = 4;
 /// The window is to hold so many steps at first.
 const AHEAD: u64 = 6;
@@ -39,12 +40,11 @@ impl Scan {
         MOST.min(size / ONE_IN)
     }
 
-    /// Four steps over these bytes since `begun`, each of which left out `most` bytes at most. With it comes how
-    /// much to fetch ahead.
-    pub(super) fn new(over: Range<u64>, begun: Instant, most: u64, now: Instant) -> (Self, u64) {
+    /// Four steps over these bytes of an object of `size` bytes since `begun`. With it comes how much to fetch ahead.
+    pub(super) fn new(over: Range<u64>, begun: Instant, size: u64, now: Instant) -> (Self, u64) {
         let step = (over.end - over.start) / 4;
         let scan = Self {
-            most,
+            most: (FAR * step).min(size / ONE_IN).max(Self::most(size)),
             before: (now - begun) / 4,
             since: now,
             steps: 0,
@@ -64,8 +64,8 @@ impl Scan {
             return None;
         }
         let is_faster = now - self.since < self.before * self.steps;
-        if is_faster && self.most <= MOST {
-            self.most *= FAR;
+        if is_faster {
+            self.most = self.most.max(FAR * MOST);
         }
         (self.since, self.steps) = (now, 0);
         Some(is_faster)
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_few_steps_are_fetched_ahead_at_first() {
         let now = Instant::now();
-        let window = |step| Scan::new(MIB..MIB + 4 * step, now, MOST, now).1;
+        let window = |step| Scan::new(MIB..MIB + 4 * step, now, 1 << 40, now).1;
         assert_eq!(window(MIB / 16), MIB);
         assert_eq!(window(MIB), 6 * MIB);
         assert_eq!(window(5 * MIB), 24 * MIB);
@@ -90,13 +90,22 @@ mod tests {
     fn no_more_is_left_out_than_what_is_worth_it_and_no_chance() {
         assert_eq!(Scan::most(1 << 40), MOST);
         assert_eq!(Scan::most(64 * MIB), 2 * MIB);
+        // Now and then it is more than usual.
+        let now = Instant::now();
+        let reaches = |step, size| {
+            let scan = Scan::new(0..4 * step, now, size, now).0;
+            (0..64).rfind(|mib| scan.has(mib * MIB, 0))
+        };
+        assert_eq!(reaches(MIB, 1 << 40), Some(8));
+        assert_eq!(reaches(4 * MIB, 1 << 40), Some(16));
+        assert_eq!(reaches(4 * MIB, 320 * MIB), Some(10));
     }
 
     /// What the first verdict is, where steps took 30 ms before.
     fn verdict(millis: u64) -> (Option<bool>, Scan) {
         let begun = Instant::now();
         let mut now = begun + 4 * Duration::from_millis(30);
-        let (mut scan, _) = Scan::new(0..4 * MIB, begun, MOST, now);
+        let (mut scan, _) = Scan::new(0..4 * MIB, begun, 1 << 40, now);
         let mut verdict = None;
         for _ in 0..JUDGED_AFTER {
             assert_eq!(verdict, None, "too soon");
