@@ -1,7 +1,8 @@
 //! What is known of one directory: intervals of key space, each with what was found in it.
 //!
 //! An interval says when S3 was asked about all places in it ([`key_space`](super::key_space)), and what stood
-//! there; nothing else did. Intervals are half open, disjoint, and newer ones take the place of older ones.
+//! there; nothing else did. Intervals are half open, disjoint, and newer ones take the place of older ones, in
+//! whatever order they come: a page that was fetched ahead of a reader is learned when he takes it.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -69,6 +70,8 @@ impl Revision {
 #[derive(Debug)]
 pub(super) struct Directory {
     prefix: Arc<str>,
+    /// What was asked up to then is to be forgotten.
+    forgotten: Option<Instant>,
     revision: Revision,
     pub(super) habit: Habit,
     /// Whether S3 denied to list it, when it was asked last.
@@ -88,10 +91,12 @@ const FILE_BYTES: u64 = 160;
 const DIRECTORY_BYTES: u64 = 80;
 
 impl Directory {
-    pub(super) fn new(prefix: Arc<str>) -> Self {
+    /// Of which nothing is known, and nothing will be that was asked up to `forgotten`.
+    pub(super) fn new(prefix: Arc<str>, forgotten: Option<Instant>) -> Self {
         let bytes = EMPTY_BYTES + prefix.len() as u64;
         Self {
             prefix,
+            forgotten,
             revision: Revision::next(),
             habit: Habit::default(),
             denied: None,
@@ -219,8 +224,37 @@ impl Directory {
         }
     }
 
-    /// Notes that S3, asked at `asked`, has `nodes` in `span`, in this order, and nothing else.
-    pub(super) fn learn(&mut self, span: Span, asked: Instant, nodes: Vec<Node>) {
+    /// Notes that S3, asked at `asked`, has `nodes` in `span`, in this order, and nothing else. What was asked
+    /// later stays as it is known. Returns whether nothing was.
+    pub(super) fn learn(&mut self, span: Span, asked: Instant, mut nodes: Vec<Node>) -> bool {
+        if self.forgotten.is_some_and(|forgotten| asked <= forgotten) {
+            return false;
+        }
+        let newer = self.newer(&span, asked);
+        let is_newest = newer.is_empty();
+        let Span { start, mut end } = span;
+        for (newer_start, newer_end) in newer {
+            if let Some(newer_end) = newer_end {
+                let behind = nodes.split_off(self.before(&nodes, &newer_end));
+                let start = newer_end.into();
+                self.replace(Span { start, end }, asked, behind);
+            }
+            nodes.truncate(self.before(&nodes, &newer_start));
+            end = Some(newer_start.into());
+        }
+        self.replace(Span { start, end }, asked, nodes);
+        is_newest
+    }
+
+    /// Bounds of the intervals in `span` that were asked after `asked`, from the last to the first.
+    fn newer(&self, span: &Span, asked: Instant) -> Vec<(Box<[u8]>, End)> {
+        let within = self.within(span).filter(|(_, found)| found.asked > asked);
+        let bounds = within.map(|(start, found)| (start.clone(), found.end.clone()));
+        bounds.collect()
+    }
+
+    /// Puts an interval in the place of whatever is known in `span`.
+    fn replace(&mut self, span: Span, asked: Instant, nodes: Vec<Node>) {
         // As of a page that brings nothing new: no interval is empty.
         if span.end.as_ref().is_some_and(|end| *end <= span.start) {
             return;
@@ -314,21 +348,22 @@ impl Directory {
         self.intervals.insert(start, interval);
     }
 
-    /// Takes `span` out of the intervals.
-    fn cut(&mut self, span: &Span) {
-        self.revision = Revision::next();
+    /// The intervals that have a part in `span`, from the last to the first.
+    fn within(&self, span: &Span) -> impl Iterator<Item = (&Box<[u8]>, &Interval)> {
         let before_end = match &span.end {
             Some(end) => Bound::Excluded(end.as_slice()),
             None => Bound::Unbounded,
         };
-        let touched = self
-            .intervals
-            .range::<[u8], _>((Bound::Unbounded, before_end));
-        let touched: Vec<Box<[u8]>> = touched
-            .rev()
-            .take_while(|(_, found)| found.end.as_deref().is_none_or(|end| *end > *span.start))
-            .map(|(start, _)| start.clone())
-            .collect();
+        let before_end = (Bound::Unbounded, before_end);
+        let intervals = self.intervals.range::<[u8], _>(before_end).rev();
+        let start = span.start.as_slice();
+        intervals.take_while(move |(_, found)| found.end.as_deref().is_none_or(|end| end > start))
+    }
+
+    /// Takes `span` out of the intervals.
+    fn cut(&mut self, span: &Span) {
+        self.revision = Revision::next();
+        let touched: Vec<Box<[u8]>> = self.within(span).map(|(start, _)| start.clone()).collect();
         for start in touched {
             let Some(mut interval) = self.intervals.remove(&start) else {
                 continue;

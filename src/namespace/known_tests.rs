@@ -20,13 +20,21 @@ fn a_directory(name: &str) -> Node {
     }))
 }
 
+fn a_file(prefix: &str, name: &str) -> Node {
+    Node::File(Arc::new(ObjectVersion {
+        number: NonZeroU64::MIN,
+        key: format!("{prefix}{name}").into(),
+        meta: meta(1, "e"),
+    }))
+}
+
 fn is_known(directory: &Directory, at: &str) -> bool {
     directory.interval(at.as_bytes()).is_some()
 }
 
 #[test]
 fn a_name_is_absent_where_its_key_and_its_prefix_are_known() {
-    let mut directory = Directory::new(Arc::from(""));
+    let mut directory = Directory::new(Arc::from(""), None);
     let now = Instant::now();
     directory.learn(Span::point("x"), now, Vec::new());
     assert!(directory.place("x", |_| true).decided().is_none());
@@ -38,7 +46,7 @@ fn a_name_is_absent_where_its_key_and_its_prefix_are_known() {
 
 #[test]
 fn nothing_with_a_prefix_means_no_directory_and_no_longer_names() {
-    let mut directory = Directory::new(Arc::from(""));
+    let mut directory = Directory::new(Arc::from(""), None);
     directory.learn(Span::below("scene.tif.aux"), Instant::now(), Vec::new());
     for name in ["scene.tif.aux", "scene.tif.aux.xml"] {
         let decided = directory.place(name, |_| true).decided();
@@ -49,7 +57,7 @@ fn nothing_with_a_prefix_means_no_directory_and_no_longer_names() {
 
 #[test]
 fn pages_that_meet_make_a_whole_directory() {
-    let mut directory = Directory::new(Arc::from(""));
+    let mut directory = Directory::new(Arc::from(""), None);
     let (old, new) = (Instant::now(), Instant::now() + Duration::from_secs(1));
     directory.learn(span("", Some("m")), new, vec![a_directory("a")]);
     assert_eq!(directory.whole(), None);
@@ -63,32 +71,60 @@ fn pages_that_meet_make_a_whole_directory() {
 
 #[test]
 fn newer_intervals_take_the_place_of_older_ones_place_by_place() {
-    // Spans between all pairs of places, in an order that looks random; the reference remembers the
-    // last writer of each place.
+    // Spans between all pairs of places, asked and learned in orders that look random; the reference remembers
+    // who asked last about each place, and whether something stood there.
     let places = ["", "a", "a/", "ab", "b", "b-", "b/", "c", "d/"];
-    let mut directory = Directory::new(Arc::from(""));
+    let node = |place: &str| match place.strip_suffix('/') {
+        Some(name) => a_directory(name),
+        None => a_file("", place),
+    };
+    let mut directory = Directory::new(Arc::from(""), None);
     let mut reference = [None; 9];
     let begin = Instant::now();
     for step in 0..2000_usize {
         let a = step * 7919 % places.len();
-        let b = a + 1 + step * 104_729 % places.len();
+        let b = (a + 1 + step * 104_729 % places.len()).min(places.len());
+        let asked = begin + Duration::from_millis((step * 31 % 50 + step / 10) as u64);
+        let stands = |place: usize| place > 0 && (step + place).is_multiple_of(3);
+        let nodes = (a..b).filter(|place| stands(*place));
+        let nodes = nodes.map(|place| node(places[place])).collect();
         let end = places.get(b).copied();
-        let asked = begin + Duration::from_millis(step as u64);
-        directory.learn(span(places[a], end), asked, Vec::new());
-        reference[a..b.min(places.len())].fill(Some(asked));
+        let was_newest = directory.learn(span(places[a], end), asked, nodes);
+        let is_older = |known: &Option<(Instant, bool)>| known.is_none_or(|(at, _)| at <= asked);
+        assert_eq!(was_newest, reference[a..b].iter().all(is_older));
+        for (place, known) in (a..b).zip(&mut reference[a..b]) {
+            if is_older(known) {
+                *known = Some((asked, stands(place)));
+            }
+        }
+        directory.check_sound();
         for (place, expected) in places.iter().zip(reference) {
-            let asked = directory
-                .interval(place.as_bytes())
-                .map(|found| found.asked);
-            assert_eq!(asked, expected, "{place:?}");
+            let found = directory.interval(place.as_bytes()).map(|found| {
+                let node = directory.node(found, place.as_bytes());
+                (found.asked, node.is_some())
+            });
+            assert_eq!(found, expected, "{place:?}");
         }
     }
+}
+
+/// As of a page that was fetched ahead of a reader who pauses, while all is to be forgotten.
+#[test]
+fn what_was_asked_before_all_was_forgotten_is_not_learned() {
+    let now = Instant::now();
+    let mut directory = Directory::new(Arc::from(""), Some(now));
+    let revision = directory.revision();
+    assert!(!directory.learn(span("", None), now, vec![a_directory("a")]));
+    assert!(directory.is_blank() && directory.revision() == revision);
+    let later = now + Duration::from_nanos(1);
+    assert!(directory.learn(span("", None), later, vec![a_directory("a")]));
+    assert_eq!(directory.whole(), Some(later));
 }
 
 /// Found by fuzzing: what an empty interval cost was counted for ever, and older ones behind it stayed.
 #[test]
 fn a_span_that_holds_nothing_tells_nothing() {
-    let mut directory = Directory::new(Arc::from(""));
+    let mut directory = Directory::new(Arc::from(""), None);
     let now = Instant::now();
     directory.learn(span("a", None), now, vec![a_directory("b")]);
     let (bytes, revision) = (directory.bytes(), directory.revision());
@@ -103,7 +139,7 @@ fn a_span_that_holds_nothing_tells_nothing() {
 
 #[test]
 fn facts_outside_the_span_stay_and_those_inside_go() {
-    let mut directory = Directory::new(Arc::from(""));
+    let mut directory = Directory::new(Arc::from(""), None);
     let now = Instant::now();
     let names = ["a", "b", "c"].map(a_directory).into();
     directory.learn(span("", None), now, names);
@@ -121,16 +157,9 @@ fn facts_outside_the_span_stay_and_those_inside_go() {
 
 #[test]
 fn files_are_found_either_way_through_all_that_is_known() {
-    let mut directory = Directory::new(Arc::from("d/"));
+    let mut directory = Directory::new(Arc::from("d/"), None);
     let now = Instant::now();
-    let file = |name: &str| {
-        Node::File(Arc::new(ObjectVersion {
-            number: NonZeroU64::MIN,
-            key: format!("d/{name}").into(),
-            meta: meta(1, "e"),
-        }))
-    };
-    let of = |names: &[&str]| names.iter().map(|name| file(name)).collect();
+    let of = |names: &[&str]| names.iter().map(|name| a_file("d/", name)).collect();
     directory.learn(span("", Some("m")), now, of(&["a", "b", "c"]));
     directory.learn(span("x", None), now, of(&["x", "y"]));
     let found = |at, way, most| -> Vec<_> {

@@ -285,12 +285,16 @@ impl Namespace {
                 None => known.directory(inodes, &key),
             });
             let nodes: Vec<Node> = nodes.collect();
-            known.learn(span, asked, nodes.clone());
+            let is = match known.learn(span, asked, nodes.clone()) {
+                true => known.revision(),
+                // It is known otherwise by now.
+                false => Revision::next(),
+            };
             Learned {
                 nodes,
                 left_out,
                 was,
-                is: known.revision(),
+                is,
             }
         })
     }

@@ -119,6 +119,8 @@ pub struct Namespace {
     keys: KeyList,
     inodes: Inodes,
     directories: Mutex<Directories>,
+    /// What was asked up to then is not believed any more.
+    forgotten: Mutex<Option<Instant>>,
     /// Lookups under way, by key.
     asking: Questions<Result<Place, Error>>,
     walks: Mutex<Walks>,
@@ -146,6 +148,7 @@ impl Namespace {
                 known: LruCache::unbounded(),
                 bytes: 0,
             }),
+            forgotten: Mutex::default(),
             asking: Questions::default(),
             walks: Mutex::default(),
             trails: Mutex::default(),
@@ -161,6 +164,7 @@ impl Namespace {
     /// inode number of its directory.
     pub fn forget_all(&self) -> Vec<(NonZeroU64, String)> {
         let mut directories = lock(&self.directories);
+        *lock(&self.forgotten) = Some(Instant::now());
         directories.known.clear();
         directories.bytes = 0;
         drop(directories);
@@ -188,7 +192,10 @@ impl Namespace {
 
     /// How long something that was true at `asked` may still be believed.
     fn fresh_for(&self, asked: Instant) -> Duration {
-        self.ttl.saturating_sub(asked.elapsed())
+        match *lock(&self.forgotten) {
+            Some(forgotten) if asked <= forgotten => Duration::ZERO,
+            _ => self.ttl.saturating_sub(asked.elapsed()),
+        }
     }
 
     /// Whether what S3 said at a moment is believed now.
@@ -305,7 +312,7 @@ impl Namespace {
         let mut directories = lock(&self.directories);
         let directories = &mut *directories;
         let before = directories.known.peek(prefix).map_or(0, Directory::bytes);
-        let make = || Directory::new(Arc::clone(prefix));
+        let make = || Directory::new(Arc::clone(prefix), *lock(&self.forgotten));
         let known = directories
             .known
             .get_or_insert_mut(Arc::clone(prefix), make);

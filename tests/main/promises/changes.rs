@@ -259,6 +259,35 @@ fn sighup_forgets_all_names() {
     assert!(mount.is_mounted());
 }
 
+/// Pages that were fetched ahead of a reader are older than what he makes known by taking them.
+#[test]
+fn a_listing_that_pauses_brings_nothing_back_that_was_forgotten() {
+    promised("SIGHUP forgets all that is known of names, in the program and in the kernel");
+    let names: Vec<_> = (0..2500).map(|i| format!("d/{i:06}")).collect();
+    let world = keys(&names.iter().map(|name| &**name).collect::<Vec<_>>());
+    let mount = Mount::with_args(&world, &["--metadata-ttl", "inf", "-vv"]);
+    let mut directory = Directory::open(&mount, "d");
+    world.reset_counters();
+    for _ in 0..3 {
+        directory.next().expect("an entry");
+    }
+    eventually("the second page is there", || {
+        let counters = world.counters();
+        counters.list >= 2 && counters.in_flight == 0
+    });
+    for name in &names[1500..1510] {
+        world.remove(BUCKET, name);
+    }
+    world.put(BUCKET, "d/001600", "replaced");
+    mount.signal(libc::SIGHUP);
+    mount.log_with("known_to_the_kernel=");
+    while directory.next().is_some() {}
+    for name in &names[1500..1510] {
+        assert_eq!(stat_errno(&mount, name), Some(libc::ENOENT), "{name}");
+    }
+    assert_eq!(mount.read("d/001600"), b"replaced");
+}
+
 /// The kernel says `(deleted)` of a directory that it was made to forget.
 #[test]
 fn sighup_leaves_programs_in_their_directories() {
