@@ -282,8 +282,9 @@ async fn build(config: &Config, launcher: &dyn Launcher) -> Result<Stack, Error>
         config.metadata_ttl,
         metadata,
     );
-    if !may_be_listed {
-        namespace.note_denied(config.source.prefix(), true);
+    match may_be_listed {
+        true => namespace.note_listed(config.source.prefix()),
+        false => namespace.note_denied(config.source.prefix()),
     }
     let memory = config.memory_limit - metadata;
     let reader = Reader::new(Arc::clone(&s3), memory, config.operation_timeout);

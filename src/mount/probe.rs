@@ -43,7 +43,9 @@ pub(super) async fn probe(
         Err(error) => error,
     };
     let location = target.location();
-    if let s3::Error::AccessDenied(said) = &error {
+    if let s3::Error::AccessDenied(said) = &error
+        && error.is_denial()
+    {
         let machine = instance::region().await;
         let reasons = target.reasons_of_listing(machine.as_deref());
         let is_elsewhere = machine.is_some_and(|machine| machine != config.s3.region);

@@ -1,10 +1,16 @@
 //! Where LIST is denied: what HEAD tells of a name, and which names the user supplies.
 //!
-//! S3 answers a HEAD with 200 for a file, and with 403 for all that is missing. Whether a directory may
-//! be listed is remembered for the TTL and holds for what is below it until that is known better, so
-//! that a name costs one round trip there, too.
+//! S3 answers a HEAD with 200 for a file, and with 403 for all that is missing. That a directory may not
+//! be listed is remembered for the TTL and holds for what is below it, so that a name costs one round
+//! trip there, too.
+//!
+//! What S3 has listed may be listed, and so may what lies below: a denial there is a failure, of which
+//! nothing is learned. So it is where a HEAD is answered with 404.
+
+use std::num::NonZeroUsize;
 
 use futures_util::{StreamExt as _, stream};
+use lru::LruCache;
 use tokio::time::Instant;
 
 use super::key_space::{End, Span, just_behind};
@@ -13,7 +19,10 @@ use super::names::looks_like_a_file;
 use super::{Dir, Namespace, Node, PAGE, split};
 use crate::request::Request;
 use crate::s3::{Error, ObjectMeta};
+use crate::sync::{Arc, lock};
 
+/// Prefixes that are known to be listed. One is enough where all of the bucket may be.
+const LISTED: usize = 1024;
 /// HEADs side by side for the names of a directory, as LISTs of a large one are.
 const SIDE_BY_SIDE: usize = 40;
 
@@ -26,26 +35,42 @@ pub(super) struct Named {
 }
 
 impl Namespace {
-    /// Notes that S3 has just listed the directory `prefix`, or denied it.
-    pub fn note_denied(&self, prefix: &str, is_denied: bool) {
-        let denied = (is_denied, Instant::now());
-        self.learn(&prefix.into(), |known, _| known.denied = Some(denied));
+    /// Notes that S3 has just denied to list the directory `prefix`.
+    pub fn note_denied(&self, prefix: &str) {
+        let now = Instant::now();
+        self.learn(&prefix.into(), |known, _| known.denied = Some(now));
     }
 
-    /// Whether S3 has denied to list `dir` lately, or the nearest directory above it of which it is
-    /// known.
+    /// Notes that S3 has listed the directory `prefix`, for as long as this is mounted.
+    pub fn note_listed(&self, prefix: &str) {
+        let mut directories = lock(&self.directories);
+        if !self.is_any(prefix, |prefix| directories.listed.contains(prefix)) {
+            directories.listed.put(Arc::from(prefix), ());
+        }
+    }
+
+    /// Whether S3 has ever listed `dir`, or a directory above it.
+    pub(super) fn was_listed(&self, dir: &Dir) -> bool {
+        let directories = lock(&self.directories);
+        self.is_any(&dir.prefix, |prefix| directories.listed.contains(prefix))
+    }
+
+    /// Whether S3 has denied to list `dir` lately, or a directory above it, and never listed one of them.
     pub(super) fn is_denied(&self, dir: &Dir) -> bool {
         let believed = self.believed();
-        let directories = crate::sync::lock(&self.directories);
-        let mut prefix = &*dir.prefix;
-        loop {
-            let known = directories.known.peek(prefix);
-            match known.and_then(|known| known.denied) {
-                Some((is_denied, asked)) if believed(asked) => return is_denied,
-                _ if prefix.len() <= self.root().len() => return false,
-                _ => prefix = split(prefix).0,
-            }
-        }
+        let directories = lock(&self.directories);
+        let denied = |prefix: &str| directories.known.peek(prefix)?.denied;
+        self.is_any(&dir.prefix, |prefix| denied(prefix).is_some_and(&believed))
+            && !self.is_any(&dir.prefix, |prefix| directories.listed.contains(prefix))
+    }
+
+    /// Whether `is` is true of the directory `prefix`, or of one above it.
+    fn is_any(&self, prefix: &str, is: impl Fn(&str) -> bool) -> bool {
+        let root = self.root().len();
+        let mut all = std::iter::successors(Some(prefix), |&prefix| {
+            (prefix.len() > root).then(|| split(prefix).0)
+        });
+        all.any(is)
     }
 
     /// Whether the user supplied names in `dir`.
@@ -56,13 +81,14 @@ impl Namespace {
     /// Asks S3 about `name` by HEAD. A 403 is a directory, unless the name looks like a file's, or the
     /// user's list, which names the directories that there are, has others there. Until one request of
     /// these credentials has succeeded in the bucket, a 403 for a file may be about the credentials.
+    /// No answer is that S3 says what is missing, which it does to those who may list the bucket.
     pub(super) async fn ask_without_listing(
         &self,
         dir: &Dir,
         name: &str,
-        asked: Instant,
         request: &Request,
-    ) -> Result<Place, Error> {
+    ) -> Result<Option<Place>, Error> {
+        let asked = Instant::now();
         let key = format!("{}{name}", dir.prefix);
         let (meta, is_directory) = if self.keys.has_below(&format!("{key}/")) {
             (None, true)
@@ -70,8 +96,12 @@ impl Namespace {
             let may_be_directory = !looks_like_a_file(name) && !self.has_names(dir);
             match self.s3.head(&key, request).await {
                 Ok(meta) => (Some(meta), false),
-                Err(Error::NotFound) => (None, false),
-                Err(error @ Error::AccessDenied(_)) if self.keys.holds(&key) => return Err(error),
+                Err(Error::NotFound) => return Ok(None),
+                Err(error @ Error::AccessDenied(_))
+                    if self.was_listed(dir) || self.keys.holds(&key) =>
+                {
+                    return Err(error);
+                }
                 Err(Error::AccessDenied(_)) if may_be_directory => (None, true),
                 Err(Error::AccessDenied(_)) if self.s3.is_proven() => (None, false),
                 Err(error) => return Err(error),
@@ -79,15 +109,15 @@ impl Namespace {
         };
         let file = self.learn_file(dir, name, meta, asked);
         let directory = self.learn_directory(dir, name, is_directory, asked);
-        Ok(Place {
+        Ok(Some(Place {
             file: Some((file, asked)),
             directory: Some((directory, asked)),
-        })
+        }))
     }
 
     /// The next names that the user supplied in `dir`, from the place `from` on: as many as S3 would
-    /// list. Sizes and versions come from S3, side by side; names that S3 has not, or denies, are left
-    /// out.
+    /// list. Sizes and versions come from S3, side by side; names that S3 has not, or denies though it never
+    /// listed them, are left out.
     pub(super) async fn named(
         &self,
         dir: &Dir,
@@ -139,6 +169,7 @@ impl Namespace {
         let key = format!("{}{at}", dir.prefix);
         match self.s3.head(&key, request).await {
             Ok(meta) => Ok(Found::Head(Some(meta), asked)),
+            Err(error @ Error::AccessDenied(_)) if self.was_listed(dir) => Err(error),
             Err(error @ (Error::NotFound | Error::AccessDenied(_))) => {
                 tracing::warn!(key, "a key of the list (--keys) is left out: {error}");
                 Ok(Found::Head(None, asked))
@@ -162,6 +193,11 @@ impl Namespace {
             file
         })
     }
+}
+
+/// None listed yet.
+pub(super) fn no_prefixes() -> LruCache<Arc<str>, ()> {
+    LruCache::new(NonZeroUsize::new(LISTED).expect("not zero"))
 }
 
 /// What is found out about a supplied place.

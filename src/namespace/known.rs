@@ -74,8 +74,8 @@ pub(super) struct Directory {
     forgotten: Option<Instant>,
     revision: Revision,
     pub(super) habit: Habit,
-    /// Whether S3 denied to list it, when it was asked last.
-    pub(super) denied: Option<(bool, Instant)>,
+    /// When S3 denied to list it last.
+    pub(super) denied: Option<Instant>,
     /// By start.
     intervals: BTreeMap<Box<[u8]>, Interval>,
     bytes: u64,

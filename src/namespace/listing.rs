@@ -178,8 +178,8 @@ impl Listing {
             asked,
         } = match ranges.next(request).await {
             Ok(listed) => listed,
-            Err(error @ Error::AccessDenied(_)) => {
-                namespace.note_denied(&self.dir.prefix, true);
+            Err(error) if error.is_denial() => {
+                namespace.note_denied(&self.dir.prefix);
                 if !is_new || !namespace.has_names(&self.dir) {
                     return Err(error);
                 }
@@ -189,8 +189,8 @@ impl Listing {
             }
             Err(error) => return Err(error),
         };
-        if is_new && namespace.is_denied(&self.dir) {
-            namespace.note_denied(&self.dir.prefix, false);
+        if is_new {
+            namespace.note_listed(&self.dir.prefix);
         }
         // A listing that begins inside a common prefix begins with that prefix.
         let behind = self.dir.prefix.len();
@@ -308,6 +308,7 @@ impl Namespace {
         page: Page,
         asked: Instant,
     ) -> Option<Vec<u8>> {
+        self.note_listed(&dir.prefix);
         let behind = dir.prefix.len();
         let end = page
             .breaks_off_at()

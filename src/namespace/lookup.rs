@@ -14,8 +14,30 @@ use crate::s3::{Error, ListFrom, ListQuery, Page};
 pub(super) const FIRST_CHILDREN: u16 = 32;
 
 impl Namespace {
-    /// Asks S3 for what `place` leaves open about `name`, side by side, and notes the answers.
+    /// Asks S3 for what `place` leaves open about `name`, and notes the answers.
     pub(super) async fn ask(
+        &self,
+        dir: &Dir,
+        name: &str,
+        place: Place,
+        request: &Request,
+    ) -> Result<Place, Error> {
+        if !self.is_denied(dir) {
+            match self.ask_by_listing(dir, name, place.clone(), request).await {
+                Err(error) if error.is_denial() => self.note_denied(&dir.prefix),
+                answered => return answered,
+            }
+        }
+        if let Some(place) = self.ask_without_listing(dir, name, request).await? {
+            return Ok(place);
+        }
+        let place = self.ask_by_listing(dir, name, place, request).await?;
+        self.note_listed(&dir.prefix);
+        Ok(place)
+    }
+
+    /// The same by two LISTs side by side.
+    async fn ask_by_listing(
         &self,
         dir: &Dir,
         name: &str,
@@ -23,9 +45,6 @@ impl Namespace {
         request: &Request,
     ) -> Result<Place, Error> {
         let asked = Instant::now();
-        if self.is_denied(dir) {
-            return self.ask_without_listing(dir, name, asked, request).await;
-        }
         let key = format!("{}{name}", dir.prefix);
         let below = format!("{key}/");
         // Who asks for a directory wants something in it: a small one is known with the same answer.
@@ -49,9 +68,9 @@ impl Namespace {
         let directory = first(&below, children, place.directory.is_some());
         let (file, directory) = match tokio::join!(file, directory) {
             (Ok(file), Ok(directory)) => (file, directory),
-            (Err(Error::AccessDenied(_)), _) | (_, Err(Error::AccessDenied(_))) => {
-                self.note_denied(&dir.prefix, true);
-                return self.ask_without_listing(dir, name, asked, request).await;
+            // It may be that just this directory is listed. It would hide a file.
+            (Err(error), Ok(Some(page))) if error.is_denial() && page.last().is_some() => {
+                (None, Some(page))
             }
             (Err(error), _) | (_, Err(error)) => return Err(error),
         };

@@ -133,6 +133,8 @@ struct Directories {
     known: LruCache<Arc<str>, Directory>,
     /// Bytes of them all, about.
     bytes: u64,
+    /// Prefixes that S3 has listed, but for those below another one.
+    listed: LruCache<Arc<str>, ()>,
 }
 
 impl Namespace {
@@ -147,6 +149,7 @@ impl Namespace {
             directories: Mutex::new(Directories {
                 known: LruCache::unbounded(),
                 bytes: 0,
+                listed: denied::no_prefixes(),
             }),
             forgotten: Mutex::default(),
             asking: Questions::default(),

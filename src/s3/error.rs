@@ -58,6 +58,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether S3 says that the credentials do not allow what was asked for. Not so where a signature is wrong, or a
+    /// proxy refuses, nor ever of a HEAD, of which a 403 is all that is said.
+    pub fn is_denial(&self) -> bool {
+        matches!(self, Self::AccessDenied(said) if said.starts_with("AccessDenied"))
+    }
+
     /// Whether a server failed and said so, and was not out of reach.
     pub fn is_failure_of_server(&self) -> bool {
         match self {
@@ -218,6 +224,18 @@ mod tests {
         for region in ["", "x; rm -rf ~", "\x1b[2J", "US"] {
             let said = message("", "", Some(region));
             assert!(said.ends_with("HTTP 400"), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_s3_denies_is_a_denial() {
+        let is_denial = |code: &str| match Failure::from_answer(403, code, "No.", None) {
+            Failure::Final(error @ Error::AccessDenied(_)) => error.is_denial(),
+            other => panic!("{code}: {other:?}"),
+        };
+        assert!(is_denial("AccessDenied"));
+        for code in ["", "SignatureDoesNotMatch", "NotSignedUp"] {
+            assert!(!is_denial(code), "{code}");
         }
     }
 

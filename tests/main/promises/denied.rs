@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-use mock_earthdata::{Access, ListAccess};
+use mock_earthdata::{Access, Fault, FaultRule, ListAccess, Op};
 
 use super::*;
 use crate::support::{Mount, world_with};
@@ -196,4 +196,90 @@ fn a_denied_listing_is_remembered_and_a_prefix_that_is_allowed_is_listed() {
     );
     let counters = world.counters();
     assert_eq!(counters.head, 0, "{counters:?}");
+}
+
+/// A bucket that may be listed, its mount that believes for ever, and names that there are.
+fn listable() -> (mock_earthdata::World, [&'static str; 6]) {
+    let world = keys(&["d/e/f.h5", "d/g", "h.zarr/0.0", "top.nc"]);
+    let names = ["d", "d/e", "d/e/f.h5", "d/g", "h.zarr", "top.nc"];
+    (world, names)
+}
+
+#[test]
+fn one_denied_listing_hides_no_name_and_invents_none() {
+    promised("a denial there is a failure.");
+    promised("which it does to those who may list: they are asked for by listing.");
+    let (world, names) = listable();
+    for (asked, expected) in [
+        ("nothing", Some(libc::ENOENT)),
+        ("nothing.h5", Some(libc::ENOENT)),
+        ("d", None),
+        ("top.nc", None),
+    ] {
+        let mount = Mount::with_args(&world, &FOR_EVER);
+        let of_it = FaultRule::on(Op::List).key(&format!("{asked}*")).times(1);
+        world.script(of_it.fault(Fault::AccessDenied));
+        assert_eq!(stat_errno(&mount, asked), expected, "{asked}");
+        assert_eq!(world.fired(), [1]);
+        for name in names {
+            assert_eq!(stat_errno(&mount, name), None, "{name}");
+        }
+        assert_eq!(mount.names("d"), ["e", "g"]);
+        world.clear_faults();
+    }
+}
+
+#[test]
+fn of_what_is_denied_for_a_while_nothing_is_kept() {
+    promised(
+        "A name then fails with EACCES, unless its HEAD succeeds, and nothing of the failure is kept.",
+    );
+    let (world, names) = listable();
+    let absent = ["nothing", "nothing.h5"];
+    for (rule, can_be_asked_for) in [
+        (FaultRule::on(Op::List), ["top.nc"].as_slice()),
+        (FaultRule::on_any(), &[]),
+    ] {
+        let mount = Mount::with_args(&world, &FOR_EVER);
+        world.script(rule.fault(Fault::AccessDenied));
+        for name in names.iter().chain(&absent) {
+            let expected = (!can_be_asked_for.contains(name)).then_some(libc::EACCES);
+            assert_eq!(stat_errno(&mount, name), expected, "{name}");
+        }
+        let listed = fs::read_dir(mount.root()).and_then(|mut all| all.next().transpose());
+        assert_eq!(errno(listed), Some(libc::EACCES));
+        world.clear_faults();
+        for name in names {
+            assert_eq!(stat_errno(&mount, name), None, "{name}");
+        }
+        for name in absent {
+            assert_eq!(stat_errno(&mount, name), Some(libc::ENOENT), "{name}");
+        }
+        assert_eq!(mount.names(""), ["d", "h.zarr", "top.nc"]);
+    }
+}
+
+#[test]
+fn a_bucket_that_was_denied_while_it_was_mounted_is_listed_once_it_may_be() {
+    promised("which it does to those who may list: they are asked for by listing.");
+    let (world, names) = listable();
+    world.script(FaultRule::on(Op::List).fault(Fault::AccessDenied));
+    let mount = Mount::with_args(&world, &FOR_EVER);
+    mount.log_with("may not be listed");
+    assert_eq!(stat_errno(&mount, "d"), Some(libc::EACCES));
+    world.clear_faults();
+    for name in names {
+        assert_eq!(stat_errno(&mount, name), None, "{name}");
+    }
+    assert_eq!(stat_errno(&mount, "nothing"), Some(libc::ENOENT));
+}
+
+#[test]
+fn a_directory_that_is_listed_is_there_whatever_its_name_looks_like() {
+    promised("A directory below that may be listed is listed.");
+    let below = vec!["d.zarr/".to_owned()];
+    let world = unlisted(&["d.zarr/a.h5"], ListAccess::Below(below));
+    let mount = Mount::with_args(&world, &EACH_TIME);
+    assert_eq!(mount.read("d.zarr/a.h5"), b"d.zarr/a.h5");
+    assert_eq!(mount.names("d.zarr"), ["a.h5"]);
 }
