@@ -11,10 +11,11 @@ use tokio::time::Instant;
 use super::lookup::FIRST_CHILDREN;
 use super::names::looks_like_a_file;
 use super::rarely::Rarely;
+use super::under_way::UnderWay;
 use super::{Dir, Namespace, PAGE};
 use crate::request::Request;
 use crate::s3::{Error, ListFrom, ListQuery};
-use crate::sync::{Arc, spawn, watch};
+use crate::sync::{Arc, spawn};
 
 /// How a directory's names were asked for.
 #[derive(Debug, Default)]
@@ -23,8 +24,8 @@ pub(super) struct Habit {
     unknown: u32,
     /// When to list from one of them on.
     pub(super) listings: Rarely,
-    /// Closed when the listing under way is over.
-    coming: Option<watch::Receiver<()>>,
+    /// One that is the first, or came when such listings got used.
+    coming: Option<UnderWay>,
 }
 
 /// From where on a directory is listed.
@@ -53,13 +54,9 @@ impl Habit {
 impl Namespace {
     /// Waits for a listing of `dir` that is under way, if it is the first one or such listings get used.
     pub(super) async fn guessed(&self, dir: &Dir) {
-        let coming = self.learn_quietly(dir, |known| {
-            let is_promising = known.habit.listings.is_used();
-            known.habit.coming.clone().filter(|_| is_promising)
-        });
-        if let Some(mut coming) = coming {
-            // Nothing is ever sent: it ends by being closed.
-            let _ = coming.changed().await;
+        let coming = self.learn_quietly(dir, |known| known.habit.coming.clone());
+        if let Some(coming) = coming {
+            coming.wait().await;
         }
     }
 
@@ -68,13 +65,15 @@ impl Namespace {
         if self.ttl.is_zero() || self.is_denied(dir) {
             return;
         }
-        let (sender, receiver) = watch::channel(());
+        let (sender, under_way) = UnderWay::begin();
         // A directory's own first names come with the answer whether it exists.
         let may_have_few = *dir.prefix != *self.root() && looks_like_a_file(name);
         let due = self.learn_quietly(dir, |known| {
             let is_blank = may_have_few && known.is_blank();
             let due = known.habit.unknown(is_blank)?;
-            known.habit.coming = Some(receiver);
+            if known.habit.listings.is_used() {
+                known.habit.coming = Some(under_way);
+            }
             Some(due)
         });
         let Some(due) = due else { return };
@@ -84,10 +83,12 @@ impl Namespace {
         spawn(async move {
             let mut waited_for = Some(sender);
             let listed = match due {
-                Due::Few => namespace
-                    .list_some(&dir, None, FIRST_CHILDREN, &request)
-                    .await
-                    .map(|(end, _)| end),
+                Due::Few => {
+                    let asked = Instant::now();
+                    namespace
+                        .list_some(&dir, None, FIRST_CHILDREN, asked, &request)
+                        .await
+                }
                 Due::Here => namespace.list_around(&dir, Some(&after), &request).await,
                 Due::Beginning => match namespace.list_around(&dir, None, &request).await {
                     Ok(Some(end)) if end.as_slice() <= &after.as_bytes()[dir.prefix.len()..] => {
@@ -102,7 +103,9 @@ impl Namespace {
                 tracing::debug!(directory = &*dir.prefix, "listing ahead: {error}");
             }
             drop(waited_for);
-            namespace.learn_quietly(&dir, |known| known.habit.coming = None);
+            namespace.learn_quietly(&dir, |known| {
+                known.habit.coming.take_if(|coming| coming.is_over());
+            });
         });
     }
 
@@ -113,21 +116,23 @@ impl Namespace {
         after: Option<&str>,
         request: &Request,
     ) -> Result<Option<Vec<u8>>, Error> {
-        let (end, asked) = self.list_some(dir, after, PAGE as u16, request).await?;
+        let asked = Instant::now();
+        // Also one that fails: it would be due again at once.
         self.learn_quietly(dir, |known| known.habit.listings.asked(asked));
-        Ok(end)
+        self.list_some(dir, after, PAGE as u16, asked, request)
+            .await
     }
 
-    /// So many names of `dir`, from its beginning or behind a key. Returns where they end in key space, if that is
-    /// not the end of the directory, and when they were asked for.
+    /// So many names of `dir`, from its beginning or behind a key, `asked` for now. Returns where they end in key space,
+    /// if that is not the end of the directory.
     async fn list_some(
         &self,
         dir: &Dir,
         after: Option<&str>,
         max_keys: u16,
+        asked: Instant,
         request: &Request,
-    ) -> Result<(Option<Vec<u8>>, Instant), Error> {
-        let asked = Instant::now();
+    ) -> Result<Option<Vec<u8>>, Error> {
         let query = ListQuery {
             prefix: &dir.prefix,
             delimited: true,
@@ -135,7 +140,7 @@ impl Namespace {
             max_keys,
         };
         let page = self.s3.list(query, request).await?;
-        Ok((self.learn_page(dir, after, page, asked), asked))
+        Ok(self.learn_page(dir, after, page, asked))
     }
 }
 

@@ -25,6 +25,7 @@ mod rarely;
 mod shape;
 mod single;
 mod trail;
+mod under_way;
 mod walk;
 
 use std::num::NonZeroU64;

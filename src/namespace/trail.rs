@@ -7,22 +7,20 @@
 //! listed so gets used, that is done ever more rarely.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::key_space::just_behind;
 use super::rarely::Rarely;
+use super::under_way::UnderWay;
 use super::walk::parent;
 use super::{Dir, Namespace, PAGE, split};
 use crate::request::Request;
 use crate::s3::{Error, ListFrom, ListQuery};
-use crate::sync::{Arc, lock, spawn, timeout, watch};
+use crate::sync::{Arc, lock, spawn};
 
 /// So many directories are a trail.
 const EVIDENCE: u32 = 3;
-/// A page takes some 100 ms; who has waited longer for one asks for himself.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// So many programs, or threads, are told apart.
 const TRAILS: usize = 16;
 
@@ -57,8 +55,7 @@ struct Coming {
     /// What it lists, and behind which key.
     root: String,
     after: String,
-    /// Closed when it is over.
-    done: watch::Receiver<()>,
+    under_way: UnderWay,
 }
 
 impl Trails {
@@ -127,12 +124,11 @@ impl Namespace {
     /// Waits for a listing of a trail that is under way and will tell of `name` in `dir`.
     pub(super) async fn trailed(&self, dir: &Dir, name: &str) {
         let coming = lock(&self.trails).coming.clone();
-        let Some(mut coming) = coming else { return };
+        let Some(coming) = coming else { return };
         let is_in_it =
             dir.prefix.starts_with(&coming.root) && coming.after < format!("{}{name}", dir.prefix);
         if is_in_it {
-            // Nothing is ever sent: it ends by being closed.
-            let _ = timeout(PATIENCE, coming.done.changed()).await;
+            coming.under_way.wait().await;
         }
     }
 
@@ -142,7 +138,7 @@ impl Namespace {
             return;
         }
         let key = format!("{}{name}", dir.prefix);
-        let (sender, done) = watch::channel(());
+        let (sender, under_way) = UnderWay::begin();
         let Due { root, after } = {
             let mut trails = lock(&self.trails);
             let Some(due) = trails.unknown(&key, self.root()) else {
@@ -151,7 +147,7 @@ impl Namespace {
             trails.coming = Some(Coming {
                 root: due.root.clone(),
                 after: due.after.clone(),
-                done,
+                under_way,
             });
             due
         };

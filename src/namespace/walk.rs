@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::key_space::{Span, just_behind};
 use super::names::{is_sayable, warn_of_left_out};
 use super::ranges::keys_of;
+use super::under_way::UnderWay;
 use super::{Dir, Namespace, PAGE, split};
 use crate::request::Request;
 use crate::s3::{ListFrom, ListQuery, ObjectMeta, Page};
@@ -52,8 +53,7 @@ struct Walk {
 struct Coming {
     first: Arc<str>,
     last: Arc<str>,
-    /// Closed when it is over.
-    done: watch::Receiver<()>,
+    under_way: UnderWay,
 }
 
 impl Default for Walks {
@@ -138,15 +138,14 @@ impl Namespace {
         };
         walk.due = Arc::clone(first);
         walk.batch = (walk.batch * GROWTH).min(LARGEST_BATCH);
-        walk.coming
-            .retain(|coming| coming.done.has_changed().is_ok());
+        walk.coming.retain(|coming| !coming.under_way.is_over());
         let parts = siblings.chunks(each).filter_map(|part| {
             let (first, last) = (part.first()?.clone(), part.last()?.clone());
-            let (sender, done) = watch::channel(());
+            let (sender, under_way) = UnderWay::begin();
             walk.coming.push(Coming {
                 first: Arc::clone(&first),
                 last: Arc::clone(&last),
-                done,
+                under_way,
             });
             Some(Ahead {
                 parent: Arc::from(parent),
@@ -173,13 +172,12 @@ impl Namespace {
                     *coming.first <= *dir.prefix
                         && (dir.prefix <= coming.last || dir.prefix.starts_with(&*coming.last))
                 });
-                coming.extend(holding.map(|coming| coming.done.clone()));
+                coming.extend(holding.map(|coming| coming.under_way.clone()));
                 above = parent(prefix);
             }
         }
-        for mut done in coming {
-            // Nothing is ever sent: it ends by being closed.
-            let _ = done.changed().await;
+        for under_way in coming {
+            under_way.wait().await;
         }
     }
 

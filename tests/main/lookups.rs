@@ -269,6 +269,34 @@ fn names_in_one_directory_after_the_other_are_known_and_fetched_ahead() {
     assert!(counters.get <= 44, "{} GETs", counters.get);
 }
 
+/// As long as others keep the link busy, they get no connection either.
+#[test]
+fn listings_ahead_that_get_no_answer_hold_up_nobody() {
+    let tree = (0..2000).map(|i| format!("tree/{:03}/{:03}.bin", i / 20, i % 20));
+    let world = slow_world(numbered("d", 5000).chain(tree), 1);
+    let mount = Mount::new(&world);
+    assert!(stat(&mount, "d"));
+    assert_eq!(mount.names("tree").len(), 100);
+    // Listings ahead are of the whole directory, questions of names in it.
+    for directory in ["d/", "tree/"] {
+        let silent = FaultRule::on(Op::List).key(directory);
+        world.script(silent.fault(Fault::StallBefore(None)));
+    }
+    let begin = Instant::now();
+    for i in [4, 3003, 1001, 4004, 2002, 3] {
+        assert!(stat(&mount, &format!("d/{i:08}.bin")));
+    }
+    for i in 0..6 {
+        assert_eq!(mount.names(&format!("tree/{i:03}")).len(), 20);
+    }
+    let took = begin.elapsed();
+    assert!(
+        world.fired().iter().all(|fired| *fired > 0),
+        "none was asked for"
+    );
+    assert!(took < Duration::from_secs(15), "{took:?}");
+}
+
 /// Where the kernel has to ask again for what it knew, and hears an error, it asks twice.
 #[test]
 fn what_gets_no_answer_is_asked_for_once_whether_it_was_known_or_not() {
