@@ -14,8 +14,9 @@ use super::Status;
 use super::budget::Reservation;
 use super::memory::Memory;
 use super::sectors::{SECTOR, Sectors};
+use crate::request::Awaited;
 use crate::s3::{ByteRange, Error};
-use crate::sync::{Mutex, lock, oneshot};
+use crate::sync::{Arc, Mutex, lock, oneshot};
 
 /// How long a failure answers for the bytes that it concerns: the kernel repeats a failed read-ahead
 /// as a read of its own, and one `read(2)` must not pay two deadlines.
@@ -33,6 +34,8 @@ struct State {
     held: Sectors,
     present: Sectors,
     claimed: Sectors,
+    /// The same by claim, each with whether somebody waits for it.
+    claims: Vec<(Sectors, Arc<Awaited>)>,
     /// Nothing is claimed any more: whoever asks the cache now gets another block, and the two would
     /// fetch the same.
     evicted: bool,
@@ -58,6 +61,25 @@ impl State {
         match &self.failure {
             Some((error, until)) if Instant::now() < *until => Status::Failed(error.clone()),
             _ => Status::Absent,
+        }
+    }
+
+    /// Whether somebody waits for some of these.
+    fn is_awaited(&self, sectors: Sectors) -> bool {
+        let waits = |it: &Waiter| !it.settled.is_closed() && !it.wanted.and(sectors).is_empty();
+        self.waiters.iter().any(waits)
+    }
+
+    /// Notes that these are not claimed any more.
+    fn unclaim(&mut self, sectors: Sectors) {
+        self.claimed = self.claimed.without(sectors);
+        for (claim, _) in &mut self.claims {
+            *claim = claim.without(sectors);
+        }
+        self.claims.retain(|(claim, _)| !claim.is_empty());
+        // Blocks stay for long.
+        if self.claims.is_empty() {
+            self.claims = Vec::new();
         }
     }
 
@@ -90,6 +112,7 @@ impl Block {
                 held,
                 present: Sectors::default(),
                 claimed: Sectors::default(),
+                claims: Vec::new(),
                 evicted: false,
                 failure: None,
                 waiters: Vec::new(),
@@ -148,14 +171,27 @@ impl Block {
                 });
                 receiver
             };
+            self.hurry(part);
             // An error says that the block is gone, which it is not while `self` is here.
             drop(settled.await);
         }
     }
 
+    /// Tells whoever has claimed some of `part` that somebody waits for it.
+    pub(super) fn hurry(&self, part: ByteRange) {
+        let wanted = Sectors::touched(part);
+        let claims: Vec<_> = {
+            let state = lock(&self.state);
+            let claims = state.claims.iter();
+            let of_wanted = claims.filter(|(claim, _)| !claim.and(wanted).is_empty());
+            of_wanted.map(|(_, awaited)| Arc::clone(awaited)).collect()
+        };
+        claims.iter().for_each(|awaited| awaited.set());
+    }
+
     /// Claims the sectors of `part` that are held and absent, as runs of bytes; nothing of a block that
-    /// was evicted.
-    pub(super) fn claim(&self, part: ByteRange) -> Vec<ByteRange> {
+    /// was evicted. Whether somebody waits for them is told by `awaited`.
+    pub(super) fn claim(&self, part: ByteRange, awaited: &Arc<Awaited>) -> Vec<ByteRange> {
         let mut state = lock(&self.state);
         if state.evicted {
             return Vec::new();
@@ -166,7 +202,16 @@ impl Block {
         state.failure = None;
         let wanted = Sectors::touched(part).and(state.held);
         let absent = wanted.without(state.present).without(state.claimed);
+        if absent.is_empty() {
+            return Vec::new();
+        }
         state.claimed = state.claimed.or(absent);
+        state.claims.push((absent, Arc::clone(awaited)));
+        let is_awaited = state.is_awaited(absent);
+        drop(state);
+        if is_awaited {
+            awaited.set();
+        }
         absent.runs(self.len()).collect()
     }
 
@@ -203,7 +248,7 @@ impl Block {
                 sectors.without(state.claimed).is_empty(),
                 "written without a claim"
             );
-            state.claimed = state.claimed.without(sectors);
+            state.unclaim(sectors);
             state.present = state.present.or(sectors);
             let settled = state.settled();
             drop(state);
@@ -215,7 +260,7 @@ impl Block {
     /// Gives claimed sectors back as absent, with the failure to remember if there was one.
     pub(super) fn release(&self, part: ByteRange, failure: Option<&Error>) {
         let mut state = lock(&self.state);
-        state.claimed = state.claimed.without(Sectors::touched(part));
+        state.unclaim(Sectors::touched(part));
         if let Some(error) = failure {
             state.failure = Some((error.clone(), Instant::now() + FAILURE_LASTS));
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::task::{JoinHandle, spawn};
 
 use super::*;
@@ -201,6 +202,38 @@ async fn prefetch_gives_way_to_demand() {
     drop((fills, busy));
     waiting.await.expect("served");
     assert!(cache.used() <= cache.limit());
+}
+
+fn is_hurried(fill: &Fill) -> bool {
+    let guess = demand().as_prefetch().until_awaited(fill.awaited(), false);
+    guess.is_awaited().now_or_never().is_some()
+}
+
+#[tokio::test]
+async fn who_waits_hurries_what_he_waits_for_and_no_more() {
+    let cache = Cache::new(64 * MIB);
+    let pinned = pin(&cache, object(1, 3 * MIB), range(0, 3 * MIB)).await;
+    let claim = |of: ByteRange| pinned.claim(of).pop().expect("a run");
+    let near = range(MIB - 2 * SECTOR, MIB - SECTOR);
+    let (begin, near_fill) = (claim(range(0, near.start())), claim(near));
+    let last = claim(range(MIB - SECTOR, MIB));
+    let (next, other) = (claim(range(MIB, 2 * MIB)), claim(range(2 * MIB, 3 * MIB)));
+    let all = [&begin, &near_fill, &last, &next, &other];
+    assert!(!all.into_iter().any(is_hurried));
+    let wanted = range(near.start(), MIB + 1);
+    let waiting = spawn({
+        let pinned = pinned.clone();
+        async move { pinned.settled(wanted, demand().deadline).await }
+    });
+    tokio::task::yield_now().await;
+    assert_eq!(all.map(is_hurried), [false, true, true, true, false]);
+    // The wait goes on for the one, so it is for the other, too.
+    drop(near_fill);
+    assert!(is_hurried(&claim(near)));
+    drop((last, next));
+    let status = waiting.await.expect("no panic").expect("in time");
+    assert!(matches!(status, Status::Absent));
+    assert!(!is_hurried(&claim(near)), "nobody waits any more");
 }
 
 #[tokio::test]

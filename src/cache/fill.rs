@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use super::Cache;
 use super::block::Block;
+use crate::request::Awaited;
 use crate::s3::{ByteRange, Error};
 use crate::sync::Arc;
 
@@ -21,6 +22,7 @@ pub struct Fill {
     parts: VecDeque<Part>,
     /// Bytes written to the first part beyond what is published.
     written: u64,
+    awaited: Arc<Awaited>,
 }
 
 enum Part {
@@ -42,6 +44,7 @@ impl Fill {
         position: u64,
         block: Arc<Block>,
         part: ByteRange,
+        awaited: &Arc<Awaited>,
     ) -> Self {
         Self {
             cache: Arc::clone(cache),
@@ -49,6 +52,7 @@ impl Fill {
             end: position + part.len(),
             parts: VecDeque::from([Part::Claimed(block, part)]),
             written: 0,
+            awaited: Arc::clone(awaited),
         }
     }
 
@@ -71,6 +75,11 @@ impl Fill {
     /// What is still to come, as bytes of the object.
     pub fn rest(&self) -> Option<ByteRange> {
         ByteRange::new(self.position, self.end)
+    }
+
+    /// Set when somebody begins to wait for this, or for what was claimed together with it.
+    pub fn awaited(&self) -> &Arc<Awaited> {
+        &self.awaited
     }
 
     /// Whether some of `range` is to come from here.

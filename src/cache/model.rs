@@ -1,14 +1,16 @@
 //! The cache under all kinds of schedules (`scripts/model`): never above the limit, no byte fetched
 //! twice at a time, no wake-up lost, no deadlock, and all memory to be had again in the end.
 
+use std::pin::pin;
 use std::sync::{LazyLock, Mutex as StdMutex};
 
+use futures_util::future::select;
 use shuttle::future::yield_now;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle_tokio::task::JoinHandle;
 
 use super::*;
-use crate::sync::{explore, spawn};
+use crate::sync::{Semaphore, explore, spawn};
 
 /// Room for two blocks, the least.
 const LIMIT: u64 = 2 * BLOCK;
@@ -243,4 +245,40 @@ async fn guesses_beside_demand() {
 #[test]
 fn guesses_do_not_hold_up_demand() {
     explore(guesses_beside_demand);
+}
+
+/// There is no connection for a guess before demand is through.
+async fn a_guess_that_gives_way() {
+    let world = World::new();
+    let connections = Arc::new(Semaphore::new(0));
+    let guess = spawn({
+        let (world, connections) = (Arc::clone(&world), Arc::clone(&connections));
+        async move {
+            let (object, wanted) = (object(1), units(4, 2 * ALL - 2));
+            let request = world.request.as_prefetch();
+            let pinned = world.cache.pin(object, wanted, &request).await;
+            let pinned = pinned.expect("no waiting");
+            for fill in pinned.iter().flat_map(|pinned| pinned.claim(wanted)) {
+                let request = request.until_awaited(fill.awaited(), false);
+                let connection = pin!(connections.acquire());
+                select(connection, pin!(request.is_awaited())).await;
+                world.fetch(object, fill).await;
+            }
+        }
+    });
+    let read = |wanted| {
+        let world = Arc::clone(&world);
+        spawn(async move { world.read(object(1), wanted).await })
+    };
+    for reader in [read(units(5, 9)), read(units(ALL - 1, ALL + 5))] {
+        reader.await.expect("it comes through");
+    }
+    connections.close();
+    guess.await.expect("it comes through");
+    world.all_is_free().await;
+}
+
+#[test]
+fn a_guess_without_a_connection_hears_of_who_waits_for_it() {
+    explore(a_guess_that_gives_way);
 }

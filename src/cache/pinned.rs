@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::block::Block;
 use super::fill::Fill;
 use super::{BLOCK, Cache, JOINED, Status};
+use crate::request::Awaited;
 use crate::s3::{ByteRange, Error};
 use crate::sync::{Arc, timeout_at};
 
@@ -60,8 +61,9 @@ impl Pinned {
     /// are blocks that were evicted meanwhile: to fetch those, pin them anew.
     pub fn claim(&self, range: ByteRange) -> Vec<Fill> {
         let mut fills: Vec<Fill> = Vec::new();
+        let awaited = Arc::new(Awaited::default());
         for (index, block, part) in self.parts(range) {
-            for run in block.claim(part) {
+            for run in block.claim(part, &awaited) {
                 let at = index * BLOCK + run.start();
                 match fills.last_mut() {
                     Some(fill) if at - fill.end() <= JOINED => {
@@ -69,7 +71,8 @@ impl Pinned {
                         fill.extend(Arc::clone(block), run);
                     }
                     _ => {
-                        fills.push(Fill::new(&self.cache, at, Arc::clone(block), run));
+                        let block = Arc::clone(block);
+                        fills.push(Fill::new(&self.cache, at, block, run, &awaited));
                     }
                 }
             }
@@ -99,6 +102,10 @@ impl Pinned {
     /// # Errors
     /// [`Error::TimedOut`] at `deadline`.
     pub async fn settled(&self, range: ByteRange, deadline: Instant) -> Result<Status, Error> {
+        // What comes later is not to wait until the first is there.
+        for (_, block, part) in self.parts(range).skip(1) {
+            block.hurry(part);
+        }
         for (_, block, part) in self.parts(range) {
             match timeout_at(deadline, block.settled(part)).await {
                 Err(_) => return Err(Error::TimedOut),

@@ -164,7 +164,7 @@ impl Fs {
         let is_read_next = looks_like_a_file(name) && !name.starts_with('.') && self.along.spend();
         let first = is_read_next.then(|| {
             let key = format!("{}{name}", dir.prefix);
-            self.reader.fetch_by_name(key, *request)
+            self.reader.fetch_by_name(key, request.clone())
         });
         let answer = self.namespace.lookup(&dir, name, request).await?;
         if let Some(Node::File(version)) = &answer.node {

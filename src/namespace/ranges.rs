@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::PAGE;
 use super::key_space::{End, just_behind};
 use super::shape::Shape;
-use crate::request::{Class, Request};
+use crate::request::{Awaited, Class, Request};
 use crate::s3::{Error, ListFrom, ListQuery, ObjectMeta, Page, S3};
 use crate::sync::{Arc, JoinSet};
 
@@ -74,6 +74,8 @@ struct Range {
     asked_for: usize,
     ready: VecDeque<Listed>,
     is_listing: bool,
+    /// Set when the reader has come to it.
+    awaited: Arc<Awaited>,
     is_splitting: bool,
     /// The base at which a split was tried: not again, before there is something new.
     tried: Option<String>,
@@ -129,6 +131,7 @@ impl Ranges {
             asked_for: PAGE,
             ready: VecDeque::new(),
             is_listing: false,
+            awaited: Arc::default(),
             is_splitting: false,
             tried: None,
             is_complete: false,
@@ -151,6 +154,7 @@ impl Ranges {
                 }
                 if !first.is_complete {
                     first.is_put_off = false;
+                    first.awaited.set();
                     break;
                 }
                 self.ranges.pop_front();
@@ -196,13 +200,13 @@ impl Ranges {
                 };
                 all += 1;
                 let request = if index == 0 {
-                    *request
+                    request.clone()
                 } else {
-                    request.as_prefetch()
+                    request.as_prefetch().until_awaited(&range.awaited, false)
                 };
                 let (s3, prefix) = (Arc::clone(&self.s3), Arc::clone(&self.prefix));
                 let from = (range.base.clone(), range.token.clone());
-                let page = page(s3, prefix, from, range.asked_for, request);
+                let page = page(s3, prefix, from, range.asked_for, request.clone());
                 let id = range.id;
                 self.tasks.spawn(async move {
                     let asked = Instant::now();
@@ -243,6 +247,7 @@ impl Ranges {
         let (id, request) = (range.id, request.as_prefetch());
         let asked = candidates.into_iter().map(|one| {
             let (s3, prefix) = (Arc::clone(&self.s3), Arc::clone(&self.prefix));
+            let request = request.clone();
             async move {
                 let first = match one.is_likely {
                     true => None,

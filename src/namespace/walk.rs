@@ -94,7 +94,7 @@ impl Namespace {
         // Nobody waits for it, and it may outlive who began it.
         let request = request.as_prefetch();
         for ahead in self.ahead(parent, &dir.prefix) {
-            let namespace = Arc::clone(self);
+            let (namespace, request) = (Arc::clone(self), request.clone());
             spawn(async move { namespace.list_ahead(ahead, &request).await });
         }
     }

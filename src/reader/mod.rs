@@ -215,7 +215,7 @@ async fn fetch_part(
     let fetched = rests.map(ByteRange::len).sum();
     // Side by side: somebody may wait for the last of what is claimed.
     let fetches = fills.into_iter();
-    try_join_all(fetches.map(|fill| fetch(reader, object, fill, request))).await?;
+    try_join_all(fetches.map(|fill| fetch(reader, object, fill, &request))).await?;
     Ok(fetched)
 }
 
@@ -224,13 +224,15 @@ async fn fetch(
     reader: &Reader,
     object: &ObjectVersion,
     mut fill: Fill,
-    request: Request,
+    request: &Request,
 ) -> Result<(), Error> {
     let Some(range) = fill.rest() else {
         return Ok(());
     };
     tracing::trace!(key = &*object.key, ?range, class = ?request.class, "GET");
+    let request = request.until_awaited(fill.awaited(), range.len() > forward::SHORT);
     let (s3, key, etag) = (&reader.s3, &object.key, &object.meta.etag);
+    let class = request.class;
     let mut body = match ByteRange::new(0, object.meta.size) {
         Some(all) if range == all && fill.can_hide() => s3.get_whole(key, etag, range, request),
         _ => s3.get_range(key, etag, range, request),
@@ -244,7 +246,7 @@ async fn fetch(
             Ok(None) => return Ok(()),
             Err(error) => {
                 tracing::debug!(key = &*object.key, ?range, "GET failed: {error}");
-                match request.class {
+                match class {
                     Class::Demand => fill.fail(&error),
                     // Whoever needs these bytes asks for them itself, with patience of its own.
                     Class::Prefetch => drop(fill),

@@ -249,7 +249,7 @@ impl OpenObject {
         // Short enough to be read to its end if the file is closed: a connection is worth more.
         let demand = Request::demand(self.reader().timeout);
         for fill in fills {
-            self.spawn_fetch(fill, demand);
+            self.spawn_fetch(fill, &demand);
         }
     }
 
@@ -302,7 +302,7 @@ impl OpenObject {
             let started: Vec<_> = fills
                 .filter_map(|fill| {
                     let range = fill.rest()?;
-                    Some((self.spawn_fetch(fill, request), range))
+                    Some((self.spawn_fetch(fill, &request), range))
                 })
                 .collect();
             if plan.is_header {
@@ -316,13 +316,13 @@ impl OpenObject {
         }
     }
 
-    fn spawn_fetch(&self, fill: Fill, request: Request) -> AbortHandle {
+    fn spawn_fetch(&self, fill: Fill, request: &Request) -> AbortHandle {
         let reader = Arc::clone(self.reader());
-        let object = Arc::clone(&self.shared.object);
+        let (object, request) = (Arc::clone(&self.shared.object), request.clone());
         let bytes = fill.rest().map_or(0, ByteRange::len);
         self.shared.fetched.fetch_add(bytes, Ordering::Relaxed);
         self.reader()
-            .begin(async move { fetch(&reader, &object, fill, request).await })
+            .begin(async move { fetch(&reader, &object, fill, &request).await })
     }
 }
 

@@ -155,7 +155,7 @@ impl S3 {
     }
 
     pub(super) async fn connection(&self, request: &Request) -> Result<Connection, Error> {
-        let connection = self.connections.get(request.class);
+        let connection = self.connections.get(request);
         tokio::time::timeout_at(request.deadline, connection)
             .await
             .map_err(|_| Error::TimedOut)
@@ -212,31 +212,48 @@ pub(super) struct Connection {
     _prefetch: Option<OwnedSemaphorePermit>,
 }
 
-/// First come, first served; a quarter is kept for demand.
+/// First come, first served; a quarter is kept for demand. A guess that somebody has come to wait for may have one of
+/// these, long ones no more than half of them: they would leave nothing to lookups and short reads for as long as the
+/// link is slow.
 #[derive(Debug)]
 struct Connections {
     any: Arc<Semaphore>,
     prefetch: Arc<Semaphore>,
+    awaited: Arc<Semaphore>,
     most_ahead: usize,
 }
 
 impl Connections {
     fn new(most: usize) -> Self {
-        let most_ahead = most - most / 4;
+        let kept = most / 4;
+        let most_ahead = most - kept;
         Self {
             any: Arc::new(Semaphore::new(most)),
             prefetch: Arc::new(Semaphore::new(most_ahead)),
+            awaited: Arc::new(Semaphore::new(kept.div_ceil(2))),
             most_ahead,
         }
     }
 
-    async fn get(&self, class: Class) -> Connection {
+    async fn get(&self, request: &Request) -> Connection {
         const NEVER_CLOSED: &str = "the semaphore is never closed";
-        let prefetch = match class {
+        let prefetch = match request.class {
             Class::Demand => None,
             Class::Prefetch => {
-                let permit = Arc::clone(&self.prefetch).acquire_owned().await;
-                Some(permit.expect(NEVER_CLOSED))
+                let ahead = Arc::clone(&self.prefetch).acquire_owned();
+                let awaited = async {
+                    request.is_awaited().await;
+                    match request.is_long {
+                        true => Some(Arc::clone(&self.awaited).acquire_owned().await),
+                        // As demand.
+                        false => None,
+                    }
+                };
+                let permit = tokio::select! {
+                    permit = ahead => Some(permit),
+                    permit = awaited => permit,
+                };
+                permit.map(|permit| permit.expect(NEVER_CLOSED))
             }
         };
         let any = Arc::clone(&self.any).acquire_owned().await;
@@ -249,7 +266,37 @@ impl Connections {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt as _;
+
     use super::*;
+    use crate::request::Awaited;
+
+    #[test]
+    fn guesses_that_somebody_waits_for_get_what_is_kept_and_long_ones_half_of_it() {
+        let connections = Connections::new(16);
+        let demand = Request::demand(Duration::from_secs(60));
+        let now = |request: &Request| connections.get(request).now_or_never();
+        let guess = |is_long, is_awaited: bool| {
+            let awaited = Arc::new(Awaited::default());
+            if is_awaited {
+                awaited.set();
+            }
+            now(&demand.as_prefetch().until_awaited(&awaited, is_long))
+        };
+        let mut ahead: Vec<_> = (0..12).filter_map(|_| guess(true, false)).collect();
+        assert_eq!(ahead.len(), 12);
+        assert!(guess(false, false).is_none());
+        let long: Vec<_> = (0..12).filter_map(|_| guess(true, true)).collect();
+        assert_eq!(long.len(), 2);
+        let short = guess(false, true).expect("as demand");
+        let waited_for = now(&demand).expect("the last one");
+        assert!(guess(false, true).is_none() && now(&demand).is_none());
+        drop((short, waited_for));
+        ahead.pop();
+        assert!(guess(true, true).is_some(), "of those for guesses");
+    }
 
     #[test]
     fn path_style_follows_for_addresses_and_localhost() {

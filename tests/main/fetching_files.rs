@@ -1,11 +1,13 @@
 //! What is fetched of files that are read in turn, ahead of who opens them: counts, not times.
 
 use std::fs::File;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use mock_earthdata::Op;
+use mock_earthdata::{Fault, FaultRule, Op};
 
 use crate::fetching::{far_away, objects, read, until_idle};
-use crate::support::{Mount, computed};
+use crate::support::{Mount, computed, eventually};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -108,6 +110,43 @@ fn read_in_order(order: impl Iterator<Item = u64>) {
     let ahead = fetched.len() as u64 - FILES;
     assert!(ahead <= 48, "{ahead} files fetched that nobody read");
     assert!(counters.depth <= 60, "{} waited in turn", counters.depth);
+    fetched.sort_by(|a, b| a.key.cmp(&b.key));
+    let twice = fetched.windows(2).find(|two| two[0].key == two[1].key);
+    assert!(twice.is_none(), "{twice:?}");
+}
+
+/// What is fetched ahead may have to wait for a connection until others have got what they wait for.
+#[test]
+fn files_fetched_ahead_beside_a_stream_over_a_slow_link_come_as_soon_as_somebody_waits() {
+    const FILES: u64 = 12;
+    let key = |i: u64| format!("run/{i:04}.nc");
+    let big = ("big".to_owned(), 4 << 30);
+    let world = objects((0..100).map(|i| (key(i), KIB)).chain([big]));
+    let mount = Mount::with_args(&world, &["--max-connections", "16"]);
+    assert_eq!(mount.names("run").len(), 100);
+    let mut stream = Command::new("dd")
+        .arg(format!("if={}", mount.path("big").display()))
+        .args(["of=/dev/null", "bs=1M"])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("dd runs");
+    eventually("it streams", || world.counters().body_bytes > 64 * MIB);
+    // Each of its GETs takes half a minute from now on.
+    let slow = FaultRule::on(Op::Get).key("big");
+    world.script(slow.fault(Fault::Trickle(40_000)));
+    eventually("all that may be under way ahead is", || {
+        world.rule_counts()[0].matched >= 12 && world.counters().in_flight >= 12
+    });
+    let begin = Instant::now();
+    for i in 0..FILES {
+        assert!(mount.read(&key(i)) == computed(&key(i), 0, 1024), "{i}");
+    }
+    let took = begin.elapsed();
+    stream.kill().expect("kill");
+    stream.wait().expect("it is gone");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let mut fetched = world.requests();
+    fetched.retain(|request| request.op == Op::Get && request.key != "big");
     fetched.sort_by(|a, b| a.key.cmp(&b.key));
     let twice = fetched.windows(2).find(|two| two[0].key == two[1].key);
     assert!(twice.is_none(), "{twice:?}");
