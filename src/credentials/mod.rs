@@ -56,6 +56,7 @@
 //! ```
 
 mod clock;
+mod disk;
 mod first;
 mod manager;
 #[cfg(any(test, fuzzing))]
@@ -67,6 +68,7 @@ mod shared;
 mod store;
 
 pub use clock::{BootClock, Clock};
+pub use disk::check_directory;
 pub use first::first_or_say;
 pub use manager::{Cause, Credentials, Error, Fetch, Manager, Policy, Settings, Sharing, Source};
-pub use store::{StoreError, check_directory, random_key};
+pub use store::{StoreError, random_key};

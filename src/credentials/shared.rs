@@ -13,6 +13,7 @@ use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::clock::Clock;
+use super::disk::Disk;
 use super::manager::{Fetch, Sharing, Source};
 use super::store::{Entry, Lock, Mark, Record, SharedGrant};
 use crate::earthdata::{Endpoint, Error, Grant, Login, Refusal};
@@ -24,14 +25,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Between two looks at the file, at first and in the end.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
-/// A local disk answers in milliseconds.
-const DISK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// An endpoint whose credentials are shared by way of a file.
 pub(super) struct SharedEndpoint {
     endpoint: Endpoint,
     sharing: Sharing,
     clock: Arc<dyn Clock>,
+    disk: Disk,
     /// There was a mark of a refused login: once it is gone, the user wants it sent again.
     was_marked: AtomicBool,
 }
@@ -61,6 +61,7 @@ impl SharedEndpoint {
             endpoint,
             sharing,
             clock: Arc::new(clock),
+            disk: Disk::default(),
             was_marked: AtomicBool::new(false),
         }
     }
@@ -118,7 +119,7 @@ impl SharedEndpoint {
             }
             None
         };
-        on_disk(open).await.flatten()
+        self.disk.run(open).await.flatten()
     }
 
     /// Looks until there is something to be done.
@@ -132,7 +133,7 @@ impl SharedEndpoint {
             let wanted = move |shared: &SharedGrant| {
                 !always_fetch && shared.is_fresh(replaces.as_deref(), clock.now())
             };
-            match on_disk(move || look(&entry, wanted)).await {
+            match self.disk.run(move || look(&entry, wanted)).await {
                 Some(Look::Busy(_)) if begin.elapsed() < LONGEST_WAIT => {}
                 Some(look) => return look,
                 None => return Look::Broken("the file system does not answer".to_owned()),
@@ -163,7 +164,7 @@ impl SharedEndpoint {
             let locked = both.grants.read()?.refused;
             Some(wrong.or(locked))
         };
-        let told = on_disk(read).await.flatten();
+        let told = self.disk.run(read).await.flatten();
         // A mark that cannot be told is not one that somebody removed.
         let was_marked =
             |mark: &Option<Mark>| self.was_marked.swap(mark.is_some(), Ordering::Relaxed);
@@ -188,7 +189,7 @@ impl SharedEndpoint {
                     grant: Some(shared.clone()),
                     refused: None,
                 };
-                tell(&entries.grants, news).await;
+                self.tell(&entries.grants, news).await;
                 Ok(shared)
             }
             Err(error) => {
@@ -200,25 +201,25 @@ impl SharedEndpoint {
                         // Perhaps for this endpoint's application only.
                         Refusal::Locked => (&entries.grants, held),
                     };
-                    let is_told = tell(entry, Record { grant, refused }).await;
+                    let is_told = self.tell(entry, Record { grant, refused }).await;
                     self.was_marked.fetch_or(is_told, Ordering::Relaxed);
                 }
                 others(error)
             }
         }
     }
-}
 
-/// Writes `news` for the other processes; without them, each is on its own. Whether that succeeded.
-async fn tell(entry: &Entry, news: Record) -> bool {
-    let entry = entry.clone();
-    match on_disk(move || entry.write(&news)).await {
-        Some(Ok(())) => true,
-        Some(Err(error)) => {
-            tracing::warn!("credentials are not shared: {error}");
-            false
+    /// Writes `news` for the other processes; without them, each is on its own. Whether that succeeded.
+    async fn tell(&self, entry: &Entry, news: Record) -> bool {
+        let entry = entry.clone();
+        match self.disk.run(move || entry.write(&news)).await {
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                tracing::warn!("credentials are not shared: {error}");
+                false
+            }
+            None => false,
         }
-        None => false,
     }
 }
 
@@ -251,10 +252,4 @@ fn look(entry: &Entry, wanted: impl Fn(&SharedGrant) -> bool) -> Look {
             }
         }
     }
-}
-
-/// Does `work` apart from the runtime's threads; `None` if it takes too long.
-async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let done = tokio::task::spawn_blocking(work);
-    tokio::time::timeout(DISK_PATIENCE, done).await.ok()?.ok()
 }

@@ -51,6 +51,9 @@ pub enum StoreError {
         /// What the system says.
         error: io::Error,
     },
+    /// The directory lies on a file system that does not answer.
+    #[error("{}: the file system does not answer", _0.display())]
+    Silent(PathBuf),
 }
 
 fn at(path: &Path) -> impl Fn(io::Error) -> StoreError + '_ {
@@ -291,7 +294,7 @@ impl Entry {
 ///
 /// # Errors
 /// [`StoreError`]: it cannot be used.
-pub fn check_directory(directory: &Path) -> Result<(), StoreError> {
+pub(super) fn check_directory(directory: &Path) -> Result<(), StoreError> {
     let made = DirBuilder::new().mode(0o700).create(directory);
     if let Err(error) = made
         && error.kind() != io::ErrorKind::AlreadyExists

@@ -105,11 +105,15 @@ impl Login {
 
 impl LoginSettings {
     /// The first login there is for `host`. Files are read anew at each call, so that a change is
-    /// seen at the next refresh; that happens apart from the runtime's own threads.
+    /// seen at the next refresh; that happens apart from the runtime's own threads. Where none are read, no other thread
+    /// is needed, of which file systems that do not answer may have left none.
     ///
     /// # Errors
     /// [`Error::LoginFile`] where a file exists and cannot be used, or was asked for and is missing.
     pub(super) async fn find(&self, host: &Authority) -> Result<Option<Login>, Error> {
+        if !self.looks_at_files() {
+            return self.find_now(host);
+        }
         let (settings, host) = (self.clone(), host.clone());
         let find = tokio::task::spawn_blocking(move || settings.find_now(&host));
         match tokio::time::timeout(READ_TIMEOUT, find).await {
@@ -124,6 +128,12 @@ impl LoginSettings {
             path: self.places(),
             why: why.to_owned(),
         }
+    }
+
+    /// Whether it does before it has found a login.
+    fn looks_at_files(&self) -> bool {
+        let is_asked_for = self.token_file.is_some() || self.netrc.is_some();
+        is_asked_for || (self.token.is_none() && self.user.is_none())
     }
 
     fn find_now(&self, host: &Authority) -> Result<Option<Login>, Error> {
@@ -270,6 +280,29 @@ mod tests {
         for text in ["abc", " abc\n", "Bearer abc", "Bearer  abc\r\n"] {
             assert_eq!(bare_token(text).expose_secret(), "abc", "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_stands_in_variables_is_found_where_no_thread_is_left() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().max_blocking_threads(1).build();
+        let runtime = runtime.expect("a runtime");
+        let (release, hung) = std::sync::mpsc::channel::<()>();
+        runtime.spawn_blocking(move || hung.recv());
+        let host = Authority::parse("urs.earthdata.nasa.gov").expect("a host");
+        let token = LoginSettings {
+            token: Some("abc".into()),
+            ..LoginSettings::default()
+        };
+        let user = LoginSettings {
+            user: Some(("ada".to_owned(), "hunter2".into())),
+            ..LoginSettings::default()
+        };
+        for settings in [token, user] {
+            let found = runtime.block_on(settings.find(&host));
+            assert!(found.expect("in time").is_some(), "{settings:?}");
+        }
+        drop(release);
     }
 
     #[test]

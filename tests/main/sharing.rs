@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use mock_earthdata::{Answer, Content, DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_USER, User, World};
+use mock_earthdata::{
+    Answer, Content, DEFAULT_PASSWORD, DEFAULT_TOKEN, DEFAULT_USER, Fault, FaultRule, User, World,
+};
 use tempfile::TempDir;
 
 use crate::failing::{mountpoint, refusal, says, small_world, with_password};
 use crate::support::{
-    self, BUCKET, Mount, eventually, is_mount_point, program, program_at, world_with,
+    self, BUCKET, Mount, eventually, is_mount_point, program, program_at, wait, world_with,
 };
 
 /// A directory that is not there yet, in one that is removed in the end.
@@ -410,6 +412,33 @@ fn a_file_that_is_not_this_users_alone_is_not_believed() {
         drop(Mount::with(sharing(program(&world), &cache), BUCKET));
         assert_eq!(world.counters().credentials_requests, 2, "{what}");
     }
+}
+
+/// Here another mount, whose server is silent; elsewhere a file server that is gone.
+#[test]
+fn a_file_system_that_does_not_answer_is_said_to_be_none_to_share_in() {
+    let silent = small_world();
+    let other = Mount::with_args(&silent, &["--operation-timeout", "600"]);
+    silent.script(FaultRule::on_any().fault(Fault::StallBefore(None)));
+    let cache = other.path("cache");
+    let world = small_world();
+    let mountpoint = mountpoint();
+    let log = tempfile::NamedTempFile::new().expect("a log");
+    let mut refused = sharing(program(&world), &cache);
+    refused
+        .args(["--foreground", BUCKET])
+        .arg(mountpoint.path());
+    refused.stderr(log.reopen().expect("a log"));
+    let mut refused = refused.spawn().expect("it starts");
+    let said = || std::fs::read_to_string(log.path()).expect("a log");
+    eventually("it gives up", || said().contains("does not answer"));
+    says(&said(), &[cache.to_str().expect("UTF-8")]);
+    says(&said(), &["--credentials-cache", "none"]);
+    // The kernel lets nobody go who waits for this one.
+    silent.clear_faults();
+    silent.kill_connections();
+    let status = wait(&mut refused).expect("it ends");
+    assert_eq!(status.code(), Some(1));
 }
 
 /// Where the files are by default: in the runtime directory of the user, or a temporary one.
