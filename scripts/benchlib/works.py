@@ -132,6 +132,12 @@ def headers():
     return read
 
 
+def points():
+    """A list of stations in order, 4 MB apart on average, 50 KB of each: now and then many times as much lies between."""
+    numbers = random.Random(SEED)
+    return [(offset, 50_000) for offset in sorted(numbers.randrange(GIB - 50_000) for _ in range(270))]
+
+
 def winds():
     """A row of u and one of v, each from an array of its own, step by step."""
     steps = [((step * 3_000_001, 64 * KIB), (512 * MIB + step * 5_000_001, 128 * KIB)) for step in range(100)]
@@ -264,6 +270,7 @@ def works(quick):
         pieces("columns", "Parquet, 4 of the columns of 16 row groups", columns()),
         pieces("backward", "200 MiB backward, by 1 MiB", backward()),
         pieces("headers", "headers of an archive's members, as tar -t", headers(), "reads/s"),
+        pieces("points", "270 points in order, 4 MB apart on average", points(), "reads/s"),
         pieces("box", "400 points of each of 100 lines, of each of 10 times", box(), "reads/s"),
         pieces("winds", "rows of two arrays in turn", winds(), "reads/s"),
         each_fourth("fourth", 100),
@@ -304,7 +311,7 @@ def works(quick):
 # Left out by --quick: 3 minutes are short, and others say nearly the same, or take longer.
 NOT_QUICK = ("streams-4", "random-64k-1", "mmap-faults-1", "mmap-faults-16", "strided", "same-object-64", "parts-64")
 NOT_QUICK += ("stream-64k", "files-20m", "tiles", "columns", "backward", "headers", "winds", "fourth", "series", "series-16")
-NOT_QUICK += ("files-back", "tails", "anew", "after-jumps", "beside-open", "box", "chunks")
+NOT_QUICK += ("points", "files-back", "tails", "anew", "after-jumps", "beside-open", "box", "chunks")
 NOT_QUICK += ("open-1000", "hdf5-slices", "netcdf-box", "netcdf-variable", "cog-overview", "ls-again")
 # Only where --works names it: peers take half an hour.
 ONLY_NAMED = ("ls-million",)
