@@ -67,6 +67,8 @@ struct Run {
     granules: (usize, usize),
     /// What was read just now, if it is the first of its granule and was not fetched ahead.
     unforeseen: Option<Arc<str>>,
+    /// The rest of that one was fetched ahead.
+    has_rest: bool,
     /// How often it went on in another directory.
     crossed: usize,
     /// What was read last.
@@ -211,6 +213,7 @@ impl Run {
             kinds: Kinds::default(),
             granules: (0, 0),
             unforeseen: Some(Arc::clone(key)),
+            has_rest: false,
             crossed: 0,
             latest: Arc::clone(key),
             planned: Arc::clone(key),
@@ -345,8 +348,8 @@ impl Run {
         let is_of_kinds = self.is_of_kind(&self.last);
         match self.read {
             ..EVIDENCE => None,
-            // All of it is on its way.
-            _ if is_of_kinds && self.granules.0 == 0 => None,
+            // Whether there is another granule is not known.
+            _ if is_of_kinds && self.has_rest && self.granules.0 == 0 => None,
             // By several processes, as it may be.
             read if 3 * read > 2 * self.span => Some(Reads::All),
             _ if is_of_kinds && self.granules.0 >= 2 * self.granules.1 => Some(Reads::Kinds),
@@ -362,9 +365,10 @@ impl Run {
         self.kinds.are_known() && self.kinds.want(key)
     }
 
-    /// The other files that are read of the granule whose first has come unforeseen.
+    /// The other files that are read of the granule whose first has come unforeseen. Of many files, none is a granule.
     fn rest_of_granule(
         &mut self,
+        most: usize,
         from: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
     ) -> Vec<Arc<ObjectVersion>> {
         let unforeseen = self.unforeseen.take();
@@ -376,7 +380,10 @@ impl Run {
         let is_rest = |file: &Arc<ObjectVersion>| {
             granule(&file.key) == granule(key) && self.kinds.want(&file.key)
         };
-        around.filter(is_rest).collect()
+        let mut rest: Vec<_> = around.filter(is_rest).collect();
+        rest.truncate(if rest.len() < NEAR { most } else { 0 });
+        self.has_rest = !rest.is_empty();
+        rest
     }
 
     /// The next `count` of these.
@@ -412,8 +419,7 @@ impl Run {
         room: Room,
         from: impl Fn(&str, Way, usize) -> Vec<Arc<ObjectVersion>>,
     ) -> Ahead {
-        let mut rest = self.rest_of_granule(&from);
-        rest.truncate(room.starts);
+        let rest = self.rest_of_granule(room.starts, &from);
         let is_rest = !rest.is_empty();
         let files = match self.reads() {
             _ if is_rest => rest,

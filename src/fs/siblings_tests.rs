@@ -185,7 +185,7 @@ fn what_is_read_of_each_granule_is_fetched_with_the_first_of_it() {
                 "{some:?} of {form}: {late} late"
             );
             let in_vain = fetched.len() - in_time;
-            assert!(in_vain <= 4, "{some:?} of {form}: {in_vain} in vain");
+            assert!(in_vain <= 8, "{some:?} of {form}: {in_vain} in vain");
         }
     }
 }
@@ -292,11 +292,15 @@ fn sixteen_processes_share_a_run_or_have_one_each() {
 
 #[test]
 fn a_directory_that_is_read_once_more_is_fetched_ahead_once_more() {
-    let directory = Directory::new(1000);
-    let siblings = Siblings::default();
-    for pass in 0..3 {
-        let (_, in_time) = directory.read_after(&siblings, 0..1000);
-        assert!(in_time >= 990, "{in_time} in pass {pass}");
+    // Numbers of three digits may be kinds.
+    let days = Directory::of((0..365).map(|day| format!("2024/sst_{day:03}.nc")));
+    for directory in [Directory::new(1000), days] {
+        let siblings = Siblings::default();
+        let count = directory.0.len();
+        for pass in 0..4 {
+            let (_, in_time) = directory.read_after(&siblings, 0..count);
+            assert!(in_time >= count - 10, "{in_time} of {count} in pass {pass}");
+        }
     }
 }
 
