@@ -10,6 +10,7 @@ mod failed;
 mod handles;
 mod kinds;
 mod pages;
+mod run;
 mod siblings;
 
 use std::time::{Duration, SystemTime};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 
+use super::super::run::{LATELY, MOST_AHEAD};
 use super::*;
 use crate::s3::pretended::meta;
 
