@@ -114,13 +114,17 @@ fn kind(key: &str) -> &str {
         };
     };
     let part = name[..ending].rfind(['.', '_', '-']).map_or(0, |at| at + 1);
-    let is_date = name[part..ending].len() > LONGEST_NUMBER
-        && name[part..ending].bytes().all(|byte| byte.is_ascii_digit());
+    let last = &name[part..ending];
+    let is_date = last.len() > LONGEST_NUMBER && is_digits(last);
     &name[if is_date { ending } else { part }..]
 }
 
 fn is_number(part: &str) -> bool {
-    (1..=LONGEST_NUMBER).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
+    (1..=LONGEST_NUMBER).contains(&part.len()) && is_digits(part)
+}
+
+fn is_digits(part: &str) -> bool {
+    part.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]

@@ -192,10 +192,11 @@ impl Run {
         key: &Arc<str>,
         is_planned: bool,
     ) -> usize {
+        let (left, entered) = (granule(end), granule(key));
         let mut skipped = "";
         for file in passed {
             match granule(&file.key) {
-                it if it == granule(end) || it == granule(key) => self.kinds.pass(&file.key),
+                it if it == left || it == entered => self.kinds.pass(&file.key),
                 it if it == skipped => {}
                 it => {
                     self.granules.1 += 1;
@@ -205,7 +206,7 @@ impl Run {
         }
         self.kinds.read(key, false);
         self.crossed += usize::from(directory(key) != directory(end));
-        if granule(key) != granule(end) {
+        if left != entered {
             self.enter(key, is_planned);
         }
         let further = passed.len() + 1;

@@ -57,8 +57,8 @@ impl Directory {
         self.read_after(&Siblings::default(), order)
     }
 
-    /// The same after what was read before.
-    fn read_after(
+    /// The same, where files may be fetched ahead more than once.
+    fn reads(
         &self,
         siblings: &Siblings,
         order: impl IntoIterator<Item = usize>,
@@ -73,6 +73,16 @@ impl Directory {
                 *fetched.entry(at).or_default() += 1;
             }
         }
+        (fetched, in_time)
+    }
+
+    /// The same after what was read before.
+    fn read_after(
+        &self,
+        siblings: &Siblings,
+        order: impl IntoIterator<Item = usize>,
+    ) -> (BTreeMap<usize, usize>, usize) {
+        let (fetched, in_time) = self.reads(siblings, order);
         let twice: Vec<_> = fetched.iter().filter(|(_, times)| **times > 1).collect();
         assert!(twice.is_empty(), "{twice:?}");
         (fetched, in_time)
@@ -202,16 +212,8 @@ fn chunks_that_are_read_against_the_way_of_the_run_are_fetched_with_the_first_of
             .flat_map(|time| (0..9).rev().map(move |nth| time * 9 + nth))
             .collect();
         let siblings = Siblings::default();
-        let (mut fetched, mut late) = (BTreeMap::new(), 0);
-        for i in &order {
-            late += usize::from(!fetched.contains_key(i));
-            let from = |key: &str, way, most| directory.from(key, way, most);
-            let ahead = siblings.read(&directory.0[*i].key, room(0), Instant::now(), from);
-            for file in ahead.first {
-                let at = usize::try_from(file.number.get() - 1).expect("small");
-                *fetched.entry(at).or_insert(0) += 1;
-            }
-        }
+        let (fetched, in_time) = directory.reads(&siblings, order.iter().copied());
+        let late = order.len() - in_time;
         let times = order.len() / 9;
         assert!(late <= times + 20, "{left_out}: {late} of {}", order.len());
         let in_vain = fetched.len() + late - order.len();
