@@ -5,10 +5,11 @@ use super::forward::RAMP;
 use crate::cache::JOINED;
 use crate::s3::ByteRange;
 
-/// Steps fetched ahead: as many as there have been, and no more than this ...
+/// Steps fetched ahead: as many as there have been, and no more than this, or than lie within [`RAMP`] bytes ...
 const MOST: u64 = 32;
-/// ... or than lie within so many bytes.
-const MOST_BYTES: u64 = RAMP;
+/// ... but a part of a long run, as long as they are small. Over a far network each of them is worth its request.
+const MOST_OF_LONG: u64 = 64;
+const PART_OF_LONG: u64 = 8;
 /// The kernel rounds reads to pages, so steps that are no multiple of one differ by as much.
 pub(super) const PAGE: u64 = 4096;
 
@@ -173,7 +174,9 @@ impl Strides {
             expected if self.steps <= expected => expected - self.steps,
             _ => self.steps - self.supposed,
         };
-        let steps = steps.min(MOST.max(MOST_BYTES / step.max(1)));
+        let of_long = (self.steps / PART_OF_LONG).min(MOST_OF_LONG);
+        let of_long = of_long.min(RAMP / self.likely().max(1));
+        let steps = steps.min(MOST.max(RAMP / step.max(1)).max(of_long));
         let steps = steps.min(most / self.likely());
         let are_close = step <= self.likely() + JOINED;
         if are_close && self.planned > self.steps + steps / 2 {
@@ -258,6 +261,26 @@ mod tests {
             assert!(absent <= 2, "{absent} of {step}");
             assert!(fetched < 1.5, "{fetched} of {step}");
         }
+    }
+
+    /// How many steps are on their way after so many steps of 10 MiB.
+    fn ahead_after(steps: u64, len: u64) -> u64 {
+        let step = |nth: u64| ByteRange::new(nth * 10 * MIB, nth * 10 * MIB + len).expect("some");
+        let mut strides = Strides::of([0, 1, 2].map(step)).expect("equal");
+        for nth in 3..=steps {
+            strides.advance(step(nth));
+            strides.ahead(u64::MAX, 64 * MIB);
+        }
+        strides.planned - steps
+    }
+
+    #[test]
+    fn of_long_runs_of_small_steps_more_are_on_their_way() {
+        assert_eq!(ahead_after(20, 65536), 20);
+        assert_eq!(ahead_after(200, 65536), 32);
+        assert_eq!(ahead_after(400, 65536), 50);
+        assert_eq!(ahead_after(1000, 65536), 64);
+        assert_eq!(ahead_after(1000, MIB), 32);
     }
 
     /// The times of a file from its last to its first; each is read forward.
