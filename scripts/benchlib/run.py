@@ -62,8 +62,9 @@ class Mock:
         shape = SHAPES[profile]
         command = [program, "--lean", "--until-stdin-closes", "--first-byte", str(shape["first_byte"])]
         command += ["--per-key", str(shape["per_key"])]
-        if shape["bandwidth"]:
-            command += ["--bandwidth", str(shape["bandwidth"])]
+        for what in ("bandwidth", "link"):
+            if shape[what]:
+                command += [f"--{what}", str(shape[what])]
         self.ca_file = str(work / "ca.pem") if shape["tls"] else None
         if self.ca_file:
             command += ["--tls", "--ca-file", self.ca_file]

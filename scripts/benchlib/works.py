@@ -7,15 +7,17 @@ IN_FULL = ("command", "sample")
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 SEED = 20240701
 SHAPES = {
-    "unshaped": {"first_byte": 0, "bandwidth": None, "per_key": 0, "tls": False},
-    "s3": {"first_byte": 25, "bandwidth": 90_000_000, "per_key": 90, "tls": False},
-    "far": {"first_byte": 100, "bandwidth": 90_000_000, "per_key": 90, "tls": False},
-    "s3-tls": {"first_byte": 25, "bandwidth": 90_000_000, "per_key": 90, "tls": True},
+    "unshaped": {"first_byte": 0, "bandwidth": None, "link": None, "per_key": 0, "tls": False},
+    "s3": {"first_byte": 25, "bandwidth": 90_000_000, "link": None, "per_key": 90, "tls": False},
+    "far": {"first_byte": 100, "bandwidth": 90_000_000, "link": None, "per_key": 90, "tls": False},
+    "narrow": {"first_byte": 25, "bandwidth": 90_000_000, "link": 60_000_000, "per_key": 90, "tls": False},
+    "s3-tls": {"first_byte": 25, "bandwidth": 90_000_000, "link": None, "per_key": 90, "tls": True},
 }
 PROFILES = {
     "unshaped": "no delay, no limit",
     "s3": "25 ms to the first byte, 90 MB/s a connection, 0.09 ms a listed key",
     "far": "100 ms to the first byte, 90 MB/s a connection, 0.09 ms a listed key",
+    "narrow": "as s3, and 60 MB/s of all connections together, as of a small machine",
     "s3-tls": "as s3, over TLS",
 }
 

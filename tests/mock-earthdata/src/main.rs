@@ -44,6 +44,9 @@ struct Arguments {
     /// Bandwidth of each S3 connection, in bytes a second
     #[arg(long, value_name = "BYTES_PER_S")]
     bandwidth: Option<u64>,
+    /// Bandwidth of all S3 connections together, in bytes a second
+    #[arg(long, value_name = "BYTES_PER_S")]
+    link: Option<u64>,
     /// What each listed key adds to the delay of a listing, in microseconds
     #[arg(long, value_name = "US", default_value_t = 0)]
     per_key: u64,
@@ -144,6 +147,7 @@ fn settings(arguments: Arguments) -> io::Result<Settings> {
         shape: Shape {
             first_byte: Duration::from_millis(arguments.first_byte),
             bytes_per_second: arguments.bandwidth,
+            link_bytes_per_second: arguments.link,
             per_listed_key: Duration::from_micros(arguments.per_key),
         },
         tls: arguments.tls,

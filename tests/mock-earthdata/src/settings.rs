@@ -160,6 +160,8 @@ pub struct Shape {
     pub first_byte: Duration,
     /// Bandwidth of a response body (and so of a connection), in bytes a second.
     pub bytes_per_second: Option<u64>,
+    /// Bandwidth of all bodies together, as of the network of a small machine, in bytes a second.
+    pub link_bytes_per_second: Option<u64>,
     /// What each entry of a listing adds to the first-byte delay.
     pub per_listed_key: Duration,
 }

@@ -12,6 +12,7 @@ use crate::credentials::Ledger;
 use crate::login::Accounts;
 use crate::meter::Meter;
 use crate::reply::Reply;
+use crate::s3::SharedLink;
 use crate::script::Script;
 use crate::server::Door;
 use crate::settings::{Answer, Checksums, Host, Shape};
@@ -93,6 +94,7 @@ pub(crate) struct State {
     pub(crate) ledger: Mutex<Ledger>,
     pub(crate) accounts: Mutex<Accounts>,
     pub(crate) controls: Mutex<Controls>,
+    pub(crate) link: Arc<SharedLink>,
     pub(crate) store: RwLock<Store>,
 }
 

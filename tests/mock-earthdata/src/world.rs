@@ -82,6 +82,7 @@ impl World {
             meter: Arc::new(Meter::default()),
             ledger: Mutex::new(Ledger::default()),
             accounts: Mutex::new(Accounts::new(settings.users)),
+            link: Arc::default(),
             controls: Mutex::new(Controls {
                 answer: Answer::Normal,
                 lifetime: settings.lifetime,

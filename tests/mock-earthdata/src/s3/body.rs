@@ -57,7 +57,7 @@ impl Metered {
         inner: s3s::Body,
         length: Option<u64>,
         mut ticket: Ticket,
-        bytes_per_second: Option<u64>,
+        pace: Option<Pace>,
     ) -> Self {
         if length == Some(0) {
             ticket.finish();
@@ -66,7 +66,7 @@ impl Metered {
             inner: Box::pin(inner),
             left: length,
             ticket,
-            pace: bytes_per_second.map(Pace::new),
+            pace,
             chunk: Bytes::new(),
         }
     }

@@ -15,6 +15,7 @@ use s3s::{S3Result, s3_error};
 use super::body::Metered;
 use super::lists::Listing;
 use super::objects::{ListedEntries, Objects};
+use super::pace::Pace;
 use super::refused::Refused;
 use super::request;
 use crate::clock;
@@ -116,8 +117,8 @@ impl Gate {
         if let Some(hit) = &hit {
             link.arm(hit);
         }
-        let reply = response
-            .map(|body| Body::new(Metered::new(body, length, ticket, shape.bytes_per_second)));
+        let pace = Pace::new(shape, &self.state.link);
+        let reply = response.map(|body| Body::new(Metered::new(body, length, ticket, pace)));
         self.state.dated(reply)
     }
 

@@ -169,7 +169,7 @@ impl<S: Socket> Conversation<'_, S> {
             self.head.extend_from_slice(b"Connection: close\r\n");
         }
         self.head.extend_from_slice(b"\r\n");
-        let mut pace = shape.bytes_per_second.map(Pace::new);
+        let mut pace = Pace::new(shape, &state.link);
         match answer.body {
             Body::None(_) => self.wire.write_all(&self.head).await?,
             Body::Whole(bytes) => {

@@ -25,3 +25,4 @@ mod urlencode;
 
 pub(crate) use gate::Gate;
 pub(crate) use lean::Lean;
+pub(crate) use pace::SharedLink;

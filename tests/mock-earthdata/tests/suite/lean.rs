@@ -266,6 +266,7 @@ fn delays_are_those_of_the_shape() {
         first_byte: Duration::from_millis(30),
         bytes_per_second: Some(90_000_000),
         per_listed_key: Duration::from_millis(20),
+        ..Shape::default()
     });
     let mut raw = Raw::new(&world);
     let mut timed = |path: &str| {
@@ -280,6 +281,30 @@ fn delays_are_those_of_the_shape() {
     let took = timed("/big");
     assert!(took >= Duration::from_millis(230), "{took:?}");
     assert!(took < Duration::from_millis(1500), "{took:?}");
+}
+
+/// Bodies one after the other, or at the same time, on whatever connections.
+#[test]
+fn all_bodies_share_a_link() {
+    let world = big(5_000_000);
+    world.set_shape(Shape {
+        link_bytes_per_second: Some(20_000_000),
+        ..Shape::default()
+    });
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut raw = Raw::new(&world);
+                raw.ask("GET", "/big", "");
+                raw.answer();
+            });
+        }
+    });
+    let took = start.elapsed();
+    // A burst may go at once. The upper bound is for a busy machine.
+    assert!(took >= Duration::from_millis(900), "{took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 #[test]

@@ -109,6 +109,7 @@ async fn delays_and_bandwidth() {
         first_byte: Duration::from_millis(30),
         bytes_per_second: Some(1_000_000),
         per_listed_key: Duration::from_millis(20),
+        ..Shape::default()
     });
     let start = Instant::now();
     s3.head("/a", &[]).await;
