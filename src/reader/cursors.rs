@@ -44,6 +44,8 @@ pub(super) struct Cursors {
     starts: Starts,
     /// Whether scans are still worth their bytes.
     scans: Credit,
+    /// The last one that was not.
+    last_scan: Option<Scan>,
     /// Which of the last reads continued nothing, a bit each.
     lone: u32,
     /// How many reads there have been.
@@ -159,6 +161,7 @@ impl Cursors {
             && let Some(is_faster) = scan.step(now)
         {
             if !is_faster {
+                self.last_scan = forward.scan.take();
                 return None;
             }
             self.scans.earn();
@@ -279,7 +282,8 @@ impl Cursors {
     fn scan(&mut self, read: ByteRange, bounds: Bounds, now: Instant) -> Option<(Scan, u64)> {
         let most = Scan::most(bounds.size);
         let (first, since) = self.starts.leading_to(read, most)?;
-        let (scan, window) = Scan::new(first..read.start(), since, bounds.size, now);
+        let over = first..read.start();
+        let (scan, window) = Scan::new(over, since, bounds.size, self.last_scan.as_ref(), now);
         (window <= bounds.most && self.scans.spend()).then_some((scan, window))
     }
 

@@ -39,12 +39,21 @@ impl Scan {
         MOST.min(size / ONE_IN)
     }
 
-    /// Four steps over these bytes of an object of `size` bytes since `begun`. With it comes how much to fetch ahead.
-    pub(super) fn new(over: Range<u64>, begun: Instant, size: u64, now: Instant) -> (Self, u64) {
+    /// Four steps over these bytes of an object of `size` bytes since `begun`, after another one that ended, `old`. With
+    /// it comes how much to fetch ahead.
+    pub(super) fn new(
+        over: Range<u64>,
+        begun: Instant,
+        size: u64,
+        old: Option<&Self>,
+        now: Instant,
+    ) -> (Self, u64) {
         let step = (over.end - over.start) / 4;
+        let before = (now - begun) / 4;
         let scan = Self {
             most: (FAR * MOST).min(size / ONE_IN),
-            before: (now - begun) / 4,
+            // What the old one still had on its way may have held these up.
+            before: old.map_or(before, |old| old.before.min(before)),
             since: now,
             steps: 0,
         };
@@ -76,7 +85,7 @@ mod tests {
     #[test]
     fn a_few_steps_are_fetched_ahead_at_first() {
         let now = Instant::now();
-        let window = |step| Scan::new(MIB..MIB + 4 * step, now, 1 << 40, now).1;
+        let window = |step| Scan::new(MIB..MIB + 4 * step, now, 1 << 40, None, now).1;
         assert_eq!(window(MIB / 16), MIB);
         assert_eq!(window(MIB), 6 * MIB);
         assert_eq!(window(5 * MIB), 24 * MIB);
@@ -89,18 +98,22 @@ mod tests {
         // Now and then it is more.
         let now = Instant::now();
         let reaches = |size| {
-            let scan = Scan::new(0..4 * MIB, now, size, now).0;
+            let scan = Scan::new(0..4 * MIB, now, size, None, now).0;
             (0..64).rfind(|mib| scan.has(mib * MIB, 0))
         };
         assert_eq!(reaches(1 << 40), Some(32));
         assert_eq!(reaches(64 * MIB), Some(2));
     }
 
-    /// What the first verdict is, where steps took 30 ms before.
-    fn verdict(millis: u64) -> Option<bool> {
+    /// A scan of which steps took so many milliseconds before, after `old`.
+    fn after(millis: u64, old: Option<&Scan>) -> (Scan, Instant) {
         let begun = Instant::now();
-        let mut now = begun + 4 * Duration::from_millis(30);
-        let (mut scan, _) = Scan::new(0..4 * MIB, begun, 1 << 40, now);
+        let now = begun + 4 * Duration::from_millis(millis);
+        (Scan::new(0..4 * MIB, begun, 1 << 40, old, now).0, now)
+    }
+
+    /// What its first verdict is, where steps take so many milliseconds now.
+    fn verdict((mut scan, mut now): (Scan, Instant), millis: u64) -> Option<bool> {
         let mut verdict = None;
         for _ in 0..JUDGED_AFTER {
             assert_eq!(verdict, None, "too soon");
@@ -111,8 +124,11 @@ mod tests {
     }
 
     #[test]
-    fn it_is_worth_it_as_long_as_it_is_faster() {
-        assert_eq!(verdict(5), Some(true));
-        assert_eq!(verdict(40), Some(false));
+    fn it_is_worth_it_as_long_as_it_is_faster_than_ever_before() {
+        assert_eq!(verdict(after(30, None), 5), Some(true));
+        assert_eq!(verdict(after(30, None), 40), Some(false));
+        let (old, _) = after(30, None);
+        assert_eq!(verdict(after(110, Some(&old)), 50), Some(false));
+        assert_eq!(verdict(after(20, Some(&old)), 25), Some(false));
     }
 }
