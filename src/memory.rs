@@ -16,18 +16,32 @@ const ELSE: u64 = 1024 * MIB;
 /// Not worth mounting with less.
 const LEAST: u64 = 64 * MIB;
 
-/// How many bytes of addresses blocks of data may have.
-pub(crate) fn addresses() -> u64 {
-    soft_limit().saturating_sub(ELSE)
+/// How many bytes of addresses blocks of data may have, of which `limit` bytes are in use at most.
+pub(crate) fn addresses(limit: u64) -> u64 {
+    let overcommit = fs::read_to_string("/proc/sys/vm/overcommit_memory");
+    let is_strict = overcommit.is_ok_and(|policy| policy.trim() == "2");
+    addresses_of(limit, soft_limit(), is_strict)
+}
+
+/// The same. `is_strict`: the kernel gives all programs together no more addresses than there is memory
+/// (proc_sys_vm(5)), and the others need theirs.
+fn addresses_of(limit: u64, soft_limit: u64, is_strict: bool) -> u64 {
+    let most = soft_limit.saturating_sub(ELSE);
+    // Not all blocks that are mapped are in use.
+    if is_strict {
+        most.min(limit / 2 * 3)
+    } else {
+        most
+    }
 }
 
 fn soft_limit() -> u64 {
-    let (soft, _) = getrlimit(Resource::RLIMIT_AS).unwrap_or((RLIM_INFINITY, RLIM_INFINITY));
-    soft
+    let soft = |of| getrlimit(of).map_or(RLIM_INFINITY, |(soft, _)| soft);
+    soft(Resource::RLIMIT_AS).min(soft(Resource::RLIMIT_DATA))
 }
 
 /// What `--memory-limit` is where the user asks for `asked`: what fits into the addresses that the process may
-/// have (RLIMIT_AS). Where those end, so does the mount.
+/// have (RLIMIT_AS, RLIMIT_DATA). Where those end, so does the mount.
 ///
 /// # Errors
 /// If they are too few.
@@ -43,8 +57,8 @@ fn within(asked: Option<u64>, default: u64, addresses: u64) -> Result<u64, Strin
     }
     let least = asked.unwrap_or(LEAST) / 2 * 3 + ELSE;
     Err(format!(
-        "this process may have {} MiB of addresses, and needs {} MiB: raise the limit (ulimit -v; h_vmem of a \
-         batch system){}",
+        "this process may have {} MiB of addresses, and needs {} MiB: raise the limit (ulimit -v, ulimit -d; \
+         h_vmem of a batch system){}",
         addresses / MIB,
         least / MIB,
         if asked.is_some() {
@@ -108,6 +122,16 @@ fn limit_files(cgroups: &str, mounted_at: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_count_as_memory_where_the_kernel_is_strict() {
+        assert_eq!(
+            addresses_of(PLENTY, RLIM_INFINITY, false),
+            RLIM_INFINITY - ELSE
+        );
+        assert_eq!(addresses_of(PLENTY, RLIM_INFINITY, true), 768 * MIB);
+        assert_eq!(addresses_of(PLENTY, 1300 * MIB, true), 276 * MIB);
+    }
 
     #[test]
     fn the_limit_fits_into_the_addresses_there_are() {

@@ -30,7 +30,7 @@ impl Budget {
         Self {
             limit,
             state: Mutex::new(State::default()),
-            memories: Memories::new(limit, crate::memory::addresses()),
+            memories: Memories::new(limit, crate::memory::addresses(limit)),
         }
     }
 

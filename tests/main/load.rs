@@ -108,27 +108,29 @@ fn a_thousand_readers_at_once() {
 /// A batch system's limit of addresses (`ulimit -v`, h_vmem): data takes less, or there is no mount.
 #[test]
 fn few_addresses_are_enough_or_the_mount_says_so() {
-    let with = |world: &World, kib: u64| {
+    let with = |world: &World, limit: &str| {
         let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("ulimit -v {kib}; exec \"$@\""), "sh"]);
+        shell.args(["-c", &format!("ulimit {limit}; exec \"$@\""), "sh"]);
         started_by(shell, &program(world))
     };
     let world = lean(4, GIB);
-    let mount = Mount::with(with(&world, 1_400_000), BUCKET);
-    let failed = readers(&mount, 200, 40, 256 * KIB);
-    assert!(failed.is_empty(), "{failed:?}\n{}", mount.log());
-    // Of which little is read have addresses for all of it: 1,000 blocks are more than there are.
-    let file = File::open(mount.path(key(0))).expect("open");
-    let mut blocks: Vec<u64> = (0..1000).collect();
-    fastrand::Rng::with_seed(1).shuffle(&mut blocks);
-    for block in blocks {
-        // Also over the border to the next one.
-        let place = block * MIB + [300 * KIB, MIB - 4096][usize::from(block % 2 == 0)];
-        read(&file, &key(0), place, 8192).unwrap_or_else(|e| panic!("{block}: {e}"));
+    for limit in ["-v 1400000", "-d 1400000"] {
+        let mount = Mount::with(with(&world, limit), BUCKET);
+        let failed = readers(&mount, 200, 40, 256 * KIB);
+        assert!(failed.is_empty(), "{limit}: {failed:?}\n{}", mount.log());
+        // Of which little is read have addresses for all of it: 1,000 blocks are more than there are.
+        let file = File::open(mount.path(key(0))).expect("open");
+        let mut blocks: Vec<u64> = (0..1000).collect();
+        fastrand::Rng::with_seed(1).shuffle(&mut blocks);
+        for block in blocks {
+            // Also over the border to the next one.
+            let place = block * MIB + [300 * KIB, MIB - 4096][usize::from(block % 2 == 0)];
+            let read = read(&file, &key(0), place, 8192);
+            read.unwrap_or_else(|e| panic!("{limit}, {block}: {e}"));
+        }
     }
-    drop(mount);
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let (status, said) = fails(with(&world, 800_000), BUCKET, directory.path());
+    let (status, said) = fails(with(&world, "-v 800000"), BUCKET, directory.path());
     assert_eq!(status, Some(1), "{said}");
     assert!(
         said.contains("ulimit -v") && said.contains("781 MiB"),
