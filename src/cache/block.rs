@@ -40,6 +40,8 @@ struct State {
     /// fetch the same.
     evicted: bool,
     failure: Option<(Error, Instant)>,
+    /// What somebody has waited for until his time was over, and until when nobody begins to.
+    late: Option<(Sectors, Instant)>,
     waiters: Vec<Waiter>,
 }
 
@@ -115,6 +117,7 @@ impl Block {
                 claims: Vec::new(),
                 evicted: false,
                 failure: None,
+                late: None,
                 waiters: Vec::new(),
             }),
         }
@@ -152,7 +155,16 @@ impl Block {
     }
 
     pub(super) fn status(&self, part: ByteRange) -> Status {
-        lock(&self.state).status(Sectors::touched(part))
+        let state = lock(&self.state);
+        let wanted = Sectors::touched(part);
+        let missing = wanted.without(state.present);
+        let is_late = |(late, until): &(Sectors, Instant)| {
+            Instant::now() < *until && !missing.and(*late).is_empty()
+        };
+        match state.late.as_ref().is_some_and(is_late) {
+            true => Status::Failed(Error::TimedOut),
+            false => state.status(wanted),
+        }
     }
 
     /// Waits until nothing of `part` is claimed; never answers [`Status::OnTheWay`].
@@ -175,6 +187,12 @@ impl Block {
             // An error says that the block is gone, which it is not while `self` is here.
             drop(settled.await);
         }
+    }
+
+    /// Notes that somebody's time was over before `part` was there.
+    pub(super) fn came_late(&self, part: ByteRange) {
+        let late = (Sectors::touched(part), Instant::now() + FAILURE_LASTS);
+        lock(&self.state).late = Some(late);
     }
 
     /// Tells whoever has claimed some of `part` that somebody waits for it.

@@ -164,6 +164,29 @@ async fn a_dropped_fill_leaves_absent_bytes_and_a_failed_one_an_error_for_two_se
     assert_eq!(pinned.claim(range(0, MIB)).len(), 1);
 }
 
+/// The kernel asks once more for what a read-ahead did not get.
+#[tokio::test(start_paused = true)]
+async fn who_comes_right_after_somebody_has_waited_in_vain_does_not_wait() {
+    let cache = Cache::new(64 * MIB);
+    let pinned = pin(&cache, object(1, MIB), range(0, MIB)).await;
+    let mut fill = pinned.claim(range(0, MIB)).pop().expect("a fill");
+    let waited = pinned.settled(range(0, 2 * SECTOR), demand().deadline);
+    assert!(matches!(waited.await, Err(Error::TimedOut)));
+    let status = |from, to| pinned.status(range(from * SECTOR, to * SECTOR));
+    let timed_out = Status::Failed(Error::TimedOut);
+    let is = |status: Status, other: &Status| format!("{status:?}") == format!("{other:?}");
+    assert!(is(status(1, 2), &timed_out));
+    assert!(
+        is(status(2, 3), &Status::OnTheWay),
+        "nobody has waited for that"
+    );
+    fill.push(&pattern(0, SECTOR));
+    assert!(is(status(0, 1), &Status::Present));
+    assert!(is(status(0, 2), &timed_out));
+    tokio::time::advance(Duration::from_secs(3)).await;
+    assert!(is(status(0, 2), &Status::OnTheWay));
+}
+
 #[tokio::test]
 async fn the_limit_holds_and_blocks_in_use_stay_readable() {
     let cache = Cache::new(4 * MIB);

@@ -100,7 +100,7 @@ impl Pinned {
     /// Waits until nothing of `range` is on its way; never answers [`Status::OnTheWay`].
     ///
     /// # Errors
-    /// [`Error::TimedOut`] at `deadline`.
+    /// [`Error::TimedOut`] at `deadline`; whoever asks for the same at once hears that, too.
     pub async fn settled(&self, range: ByteRange, deadline: Instant) -> Result<Status, Error> {
         // What comes later is not to wait until the first is there.
         for (_, block, part) in self.parts(range).skip(1) {
@@ -108,7 +108,10 @@ impl Pinned {
         }
         for (_, block, part) in self.parts(range) {
             match timeout_at(deadline, block.settled(part)).await {
-                Err(_) => return Err(Error::TimedOut),
+                Err(_) => {
+                    block.came_late(part);
+                    return Err(Error::TimedOut);
+                }
                 Ok(Status::Present) => {}
                 Ok(absent_or_failed) => return Ok(absent_or_failed),
             }

@@ -102,7 +102,7 @@ struct S3Args {
     #[arg(action = ArgAction::SetTrue, value_parser = values::switch)]
     force_path_style: bool,
 
-    /// How many requests may be under way at once
+    /// How many requests may be under way at once; each takes up to 0.4 MiB beside --memory-limit
     #[arg(
         long,
         value_name = "N",

@@ -227,10 +227,12 @@ impl OpenObject {
     /// there is memory for it.
     async fn fetch_now(&self, pinned: &Pinned, plan: &Plan, wanted: ByteRange, request: &Request) {
         let size = self.object().meta.size;
-        let range = if plan.random {
-            self.access().width.around(wanted, size)
+        let (range, is_rest_due) = if plan.random {
+            let width = &mut self.access().width;
+            let around = width.around(wanted, size);
+            (around, width.is_small_and_much_touched(size))
         } else {
-            plan.fetch
+            (plan.fetch, false)
         };
         let cache = &self.reader().cache;
         let wider = cache
@@ -250,6 +252,10 @@ impl OpenObject {
         let demand = Request::demand(self.reader().timeout);
         for fill in fills {
             self.spawn_fetch(fill, &demand);
+        }
+        if is_rest_due && let Some(all) = ByteRange::new(0, size) {
+            let (reader, object) = (self.reader(), &self.shared.object);
+            reader.fetch_for_later(object, all, forward::START);
         }
     }
 

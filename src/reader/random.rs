@@ -75,9 +75,7 @@ impl Width {
     /// What to fetch for the random `read` that found nothing.
     pub(super) fn around(&mut self, read: ByteRange, size: u64) -> ByteRange {
         self.misses_ever += 1;
-        let (start, end) = if size <= WHOLE && self.misses_ever >= MUCH_TOUCHED {
-            (0, size)
-        } else if self.misses_ever == 1 && size - read.end() < TAIL / 4 {
+        let (start, end) = if self.misses_ever == 1 && size - read.end() < TAIL / 4 {
             (read.start().min(size.saturating_sub(TAIL)), size)
         } else if read.len() < self.bytes && (read.len() < LARGE || self.bytes > FIRST) {
             // One of data comes as it is, unless larger widths have been found to pay.
@@ -93,6 +91,11 @@ impl Width {
         self.recent.push_back(around);
         self.judge(false);
         around
+    }
+
+    /// Whether the rest of an object of `size` bytes comes as well, while it is small.
+    pub(super) fn is_small_and_much_touched(&self, size: u64) -> bool {
+        size <= WHOLE && self.misses_ever >= MUCH_TOUCHED
     }
 
     /// Notes a random read that found its bytes.
@@ -265,7 +268,12 @@ mod tests {
     #[test]
     fn a_small_object_comes_whole_when_it_is_touched_again_and_again() {
         let mut width = Width::default();
-        let mut fetched = || width.around(range(1 << 20, 4096), WHOLE).len();
-        assert_eq!([fetched(), fetched(), fetched()], [FIRST, FIRST, WHOLE]);
+        let mut is_rest_due = |size| {
+            // Nobody waits for the rest.
+            assert_eq!(width.around(range(1 << 20, 4096), size).len(), FIRST);
+            width.is_small_and_much_touched(size)
+        };
+        let touched = [WHOLE, WHOLE, WHOLE, WHOLE + 1].map(&mut is_rest_due);
+        assert_eq!(touched, [false, false, true, false]);
     }
 }

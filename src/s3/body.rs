@@ -11,13 +11,12 @@ use super::checksum::{self, Checksum};
 use super::client::{Connection, S3};
 use super::error::Error;
 use super::pace::{PATIENCE, Pace};
-use super::retry::{self, Attempt, MOST_PATIENCE};
+use super::retry::{Attempt, Failing, MOST_PATIENCE};
 use super::types::{ByteRange, ETag};
+use crate::network::causes;
 use crate::request::Request;
 use crate::sync::Arc;
 
-/// The longest pause between two requests for a body that breaks off.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Bodies with wrong bytes in a row, after which there is no hope: what changes one body in ten by chance
 /// changes so many once in a million times.
 const MOST_WRONG: u32 = 6;
@@ -38,10 +37,14 @@ pub struct Body {
     /// What is still to come; `None` at the end.
     rest: Option<ByteRange>,
     request: Request,
+    /// The time that the request has. It has that anew whenever the body has come on: a reader who waits for a part
+    /// of it has a deadline of his own.
+    time: Duration,
     open: Option<Open>,
     /// How long it may come too slowly.
     patience: Duration,
-    pauses: Box<dyn Iterator<Item = Duration> + Send>,
+    /// Since bytes came last.
+    failing: Option<Failing>,
 }
 
 /// What comes of a body.
@@ -90,10 +93,11 @@ impl S3 {
             checksum: None,
             wrong: 0,
             rest: Some(range),
+            time: request.deadline - Instant::now(),
             request,
             open: None,
             patience: PATIENCE,
-            pauses: Box::new(retry::pauses()),
+            failing: None,
         }
     }
 
@@ -156,7 +160,9 @@ impl Body {
             let until = self.request.deadline.min(open.pace.until());
             let broken = match tokio::time::timeout_at(until, open.stream.next()).await {
                 Ok(Some(Ok(bytes))) if bytes.len() as u64 <= rest.len() => {
-                    open.pace.came(bytes.len());
+                    if open.pace.came(bytes.len()) {
+                        self.request.deadline = Instant::now() + self.time;
+                    }
                     self.rest = ByteRange::new(rest.start() + bytes.len() as u64, rest.end());
                     if self.rest.is_none() {
                         self.open = None;
@@ -167,7 +173,10 @@ impl Body {
                     }
                 }
                 Ok(Some(Ok(_))) => "the body is longer than announced".to_owned(),
-                Ok(Some(Err(e))) => e.to_string(),
+                Ok(Some(Err(e))) => {
+                    let (host, why) = (self.s3.sender.host(), causes(&e));
+                    format!("the connection to {host} broke off: {why}")
+                }
                 Ok(None) => "the body ended early".to_owned(),
                 Err(_) if Instant::now() >= self.request.deadline => return Err(Error::TimedOut),
                 Err(_) => {
@@ -178,14 +187,14 @@ impl Body {
             };
             self.open = None;
             tracing::debug!(key = &*self.key, ?rest, "resuming a body: {broken}");
-            if !self.pause().await {
+            if !self.pause(&broken).await {
                 return Err(Error::Unavailable(broken));
             }
         }
     }
 
     fn came(&mut self, bytes: Bytes) -> Piece {
-        self.pauses = Box::new(retry::pauses());
+        self.failing = None;
         match &mut self.checksum {
             None => Piece::Bytes(bytes),
             Some(checksum) => {
@@ -195,14 +204,11 @@ impl Body {
         }
     }
 
-    /// Waits until the next request may be sent; whether that is before the deadline.
-    async fn pause(&mut self) -> bool {
-        let pause = self.pauses.next().unwrap_or(LONGEST_PAUSE);
-        let is_in_time = Instant::now() + pause < self.request.deadline;
-        if is_in_time {
-            tokio::time::sleep(pause).await;
-        }
-        is_in_time
+    /// Waits until the next request may be sent; whether it may.
+    async fn pause(&mut self, why: &str) -> bool {
+        let class = self.request.class;
+        let failing = self.failing.get_or_insert_with(|| Failing::new(class));
+        failing.pause(why, &self.request).await
     }
 
     /// Begins anew, over another connection.
@@ -214,7 +220,7 @@ impl Body {
             return Err(Error::WrongBytes(from, algorithm, self.wrong));
         }
         // Once may be chance.
-        if self.wrong > 1 && !self.pause().await {
+        if self.wrong > 1 && !self.pause("the bytes are not those of the checksum").await {
             return Err(Error::TimedOut);
         }
         self.rest = Some(self.range);

@@ -25,6 +25,9 @@ const RENEWED_AT_MOST: Duration = Duration::from_secs(5);
 /// What is read of a body at once: larger buffers leave the caches of the CPU, and cost a sixth more of it.
 const READ_BUFFER: usize = 128 << 10;
 
+/// Headers of an answer. S3 sends a dozen, and one for each of the object's own, which have 2 KB together.
+const MOST_HEADERS: usize = 256;
+
 /// Connections that are kept for the next request.
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -76,6 +79,7 @@ fn client(connector: Connector, idle: usize) -> SharedHttpConnector {
         .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(idle)
         .http1_max_buf_size(READ_BUFFER)
+        .http1_max_headers(MOST_HEADERS)
         .build(connector);
     SharedHttpConnector::new(Http(client))
 }

@@ -38,12 +38,14 @@ impl Pace {
         self.since + self.patience
     }
 
-    /// Notes that bytes came.
-    pub(super) fn came(&mut self, bytes: usize) {
+    /// Notes that bytes came. Whether they are enough by now to be waited for anew.
+    pub(super) fn came(&mut self, bytes: usize) -> bool {
         self.came += bytes as u64;
-        if self.came >= LEAST {
+        let are_enough = self.came >= LEAST;
+        if are_enough {
             *self = Self::new(self.patience);
         }
+        are_enough
     }
 
     /// Why it is given up.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::Instant;
 
 use super::client::{Connection, S3};
@@ -28,14 +28,48 @@ const TOLD_AFTER: Duration = Duration::from_secs(3);
 /// One replay is what expired credentials need; another if those that came with it were old, too.
 const MAX_REPLAYS: u32 = 2;
 
-/// Pauses between attempts, with jitter: about 0.1, 0.2, 0.4 ... 5 s, without end.
-pub(super) fn pauses() -> impl Iterator<Item = Duration> + Send {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(50))
-        .with_max_delay(Duration::from_secs(5))
-        .with_jitter()
-        .without_max_times()
-        .build()
+/// Failures in a row, and whether it is worth to go on.
+#[derive(Debug)]
+pub(super) struct Failing {
+    since: Instant,
+    /// With jitter: about 0.1, 0.2, 0.4 ... 5 to 10 s.
+    pauses: std::iter::Take<ExponentialBackoff>,
+}
+
+impl Failing {
+    /// From now on, in what a request of this class is for.
+    pub(super) fn new(class: Class) -> Self {
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(50))
+            .with_max_delay(Duration::from_secs(5))
+            .with_jitter()
+            .without_max_times()
+            .build();
+        let retries = match class {
+            Class::Demand => usize::MAX,
+            Class::Prefetch => PREFETCH_RETRIES,
+        };
+        Self {
+            since: Instant::now(),
+            pauses: pauses.take(retries),
+        }
+    }
+
+    /// Waits until it is to be tried again; whether it is. `why` may quote what a server said.
+    pub(super) async fn pause(&mut self, why: &str, request: &Request) -> bool {
+        let give_up = request.deadline.min(self.since + RETRY_FOR);
+        let pause = self.pauses.next();
+        let Some(pause) = pause.filter(|pause| Instant::now() + *pause < give_up) else {
+            return false;
+        };
+        let why = plain(why);
+        tracing::debug!(?pause, "trying again: {why}");
+        if self.since.elapsed() >= TOLD_AFTER && request.class == Class::Demand {
+            tracing::warn!(why, "S3 fails, and is asked again");
+        }
+        tokio::time::sleep(pause).await;
+        true
+    }
 }
 
 /// What one sending of a request has.
@@ -58,13 +92,7 @@ impl S3 {
     where
         F: Future<Output = Result<T, Failure>> + Send,
     {
-        let begin = Instant::now();
-        let give_up = request.deadline.min(begin + RETRY_FOR);
-        let retries = match request.class {
-            Class::Demand => usize::MAX,
-            Class::Prefetch => PREFETCH_RETRIES,
-        };
-        let mut pauses = pauses().take(retries);
+        let mut failing = Failing::new(request.class);
         let mut replays = 0;
         let mut patience = FIRST_PATIENCE;
         let mut last_failure = None;
@@ -110,20 +138,38 @@ impl S3 {
                     _ => return Err(Error::CredentialsRejected(text)),
                 },
                 Failure::Transient(text) | Failure::TooSlow(text) => {
-                    // It may quote what a server said.
+                    let is_worth_it = failing.pause(&text, request).await;
                     let text = plain(&text);
-                    let pause = pauses.next().unwrap_or(RETRY_FOR);
-                    tracing::debug!(?pause, "trying again: {text}");
-                    if Instant::now() + pause >= give_up {
+                    if !is_worth_it {
                         return Err(Error::Unavailable(text));
                     }
-                    if begin.elapsed() >= TOLD_AFTER && request.class == Class::Demand {
-                        tracing::warn!(why = text, "S3 fails, and is asked again");
-                    }
                     last_failure = Some(text);
-                    tokio::time::sleep(pause).await;
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_is_tried_again_for_a_minute_and_a_guess_twice() {
+        let tries = async |class, seconds| {
+            let mut request = Request::demand(Duration::from_secs(seconds));
+            request.class = class;
+            let (mut failing, begin) = (Failing::new(class), Instant::now());
+            let mut tries = 0;
+            while failing.pause("it fails", &request).await {
+                tries += 1;
+            }
+            (tries, begin.elapsed())
+        };
+        let (often, for_long) = tries(Class::Demand, 600).await;
+        assert!(often > 8, "{often}");
+        assert!(for_long > RETRY_FOR / 2 && for_long <= RETRY_FOR);
+        assert!(tries(Class::Demand, 5).await.1 < Duration::from_secs(5));
+        assert_eq!(tries(Class::Prefetch, 600).await.0, PREFETCH_RETRIES);
     }
 }

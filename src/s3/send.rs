@@ -159,7 +159,7 @@ impl Sender {
     }
 
     /// Whom requests go to, for messages.
-    fn host(&self) -> &str {
+    pub(super) fn host(&self) -> &str {
         let base = self.base.as_deref().unwrap_or_default();
         base.split('/').nth(2).unwrap_or_default()
     }

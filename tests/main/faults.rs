@@ -306,6 +306,44 @@ fn in_an_outage_that_is_over_a_listing_goes_on() {
     assert_eq!(first.len() + rest.expect("it is over").len(), 5000);
 }
 
+/// What is fetched together takes longer than an operation may.
+#[test]
+fn over_a_slow_link_a_read_that_comes_on_is_waited_for() {
+    let world = world_with(
+        [("one", Content::Synthetic { size: 9 * MIB })],
+        |settings| {
+            settings.lean = true;
+            settings.shape.bytes_per_second = Some(100_000);
+        },
+    );
+    let mount = Mount::with_args(&world, &["--operation-timeout", "8"]);
+    // What is listed has no bytes that come with its lookup.
+    assert_eq!(mount.names(""), ["one"]);
+    let file = File::open(mount.path("one")).expect("open");
+    let piece = 128 << 10;
+    for offset in (0..MIB).step_by(piece) {
+        let mut bytes = vec![0; piece];
+        let read = file.read_exact_at(&mut bytes, offset);
+        assert!(read.is_ok(), "{offset}: {read:?}\n{}", mount.log());
+        assert!(bytes == computed("one", offset, piece), "{offset}");
+    }
+}
+
+/// Each answer begins, and none goes on.
+#[test]
+fn of_bodies_that_break_off_again_and_again_are_told() {
+    let world = world_with([("one", Content::Synthetic { size: MIB })], |_| {});
+    world.script(FaultRule::on(Op::Get).fault(Fault::CutAfter(0)));
+    let mount = Mount::with_args(&world, &["--operation-timeout", "20"]);
+    let file = File::open(mount.path("one")).expect("open");
+    let error = file.read_exact_at(&mut [0; 4096], 0).expect_err("cut");
+    let errno = error.raw_os_error().expect("an errno");
+    assert!([libc::EIO, libc::ETIMEDOUT].contains(&errno), "{errno}");
+    let told = mount.log_with("S3 fails, and is asked again");
+    assert!(told.contains("broke off"), "{told}");
+    assert!(told.contains("127.0.0."), "{told}");
+}
+
 /// mount-s3's slowest read took 33 s where one body in 97 stalled. Here a read that takes more than 5 s
 /// fails.
 #[test]
