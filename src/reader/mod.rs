@@ -64,6 +64,7 @@ pub struct Reader {
     recounted: Mutex<Option<Instant>>,
     /// Bytes of the objects that are open, were fetched whole, and are read by now.
     whole: AtomicU64,
+    link: whole::Link,
     /// Each fetch that is under way holds one.
     fetches: Arc<()>,
     heads: head::Heads,
@@ -85,6 +86,7 @@ impl Reader {
             streams: AtomicU64::new(0),
             recounted: Mutex::default(),
             whole: AtomicU64::new(0),
+            link: whole::Link::default(),
             fetches: Arc::default(),
             heads: head::Heads::default(),
             rests: Mutex::new(Credit::most()),

@@ -13,7 +13,9 @@ use super::{Reader, cached, fetch, forward, halves, head, parts, places, whole};
 use crate::cache::{BLOCK, Fill, Pinned, Slice, Status};
 use crate::request::Request;
 use crate::s3::{ByteRange, Error, ObjectVersion};
-use crate::sync::{AbortHandle, Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock};
+use crate::sync::{
+    AbortHandle, Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock, watch,
+};
 
 /// One part in so many of the memory is not for objects that come whole, all that are open together.
 const KEPT_FROM_WHOLE: u64 = 8;
@@ -44,7 +46,7 @@ impl Reader {
                 head: head::Head::default(),
                 rest: Guess::default(),
                 fetched: AtomicU64::new(0),
-                at: Arc::default(),
+                waits: watch::Sender::default(),
                 access: Mutex::new(access),
             };
             (Arc::new(shared), 0)
@@ -262,7 +264,10 @@ impl OpenObject {
     /// A random read had to wait: if such waits take too long beside fetching the object, it is fetched,
     /// at each time what is nearest to the latest of such reads.
     fn waited(&self, read: ByteRange, wait: Duration) {
-        self.shared.at.store(read.start(), Ordering::Relaxed);
+        self.shared.waits.send_modify(|waits| {
+            waits.at = read.start();
+            waits.time += wait;
+        });
         let size = self.object().meta.size;
         let reader = self.reader();
         let room = reader.cache.limit() / KEPT_FROM_WHOLE * (KEPT_FROM_WHOLE - 1);
@@ -276,7 +281,7 @@ impl OpenObject {
         reader.whole.fetch_add(size, Ordering::Relaxed);
         (access.whole, access.counted_whole) = (size, size);
         let object = Arc::clone(&self.shared.object);
-        let all = whole::fetch(Arc::clone(reader), object, Arc::clone(&self.shared.at));
+        let all = whole::fetch(Arc::clone(reader), object, self.shared.waits.subscribe());
         access.fetch_all = Some(reader.begin(all));
     }
 

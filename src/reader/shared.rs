@@ -7,9 +7,10 @@ use tokio::time::Instant;
 use super::credit::Guess;
 use super::random::Width;
 use super::reopened::Learnt;
+use super::whole::Waits;
 use super::{Reader, head, places};
 use crate::s3::{ByteRange, ObjectVersion};
-use crate::sync::{AbortHandle, Arc, AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{AbortHandle, Arc, AtomicU64, Mutex, Ordering, lock, watch};
 
 /// How often it is looked who still reads.
 pub(super) const RECOUNT: Duration = Duration::from_secs(1);
@@ -25,8 +26,8 @@ pub(super) struct Shared {
     pub(super) rest: Guess,
     /// Bytes that its readers fetched.
     pub(super) fetched: AtomicU64,
-    /// Where a random read waited last.
-    pub(super) at: Arc<AtomicU64>,
+    /// What its random reads wait for.
+    pub(super) waits: watch::Sender<Waits>,
     pub(super) access: Mutex<Access>,
 }
 

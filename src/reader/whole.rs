@@ -1,4 +1,7 @@
 //! Objects that come whole.
+//!
+//! That is due by the time for which readers have waited, beside what it takes over a fast network. Where the link turns
+//! out to be slow, the rest waits until it is due by what it takes over that: what readers ask for comes sooner meanwhile.
 
 use std::time::Duration;
 
@@ -8,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Reader, fetch_part, parts};
 use crate::s3::{ByteRange, ObjectVersion};
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicU64, Ordering, timeout_at, watch};
 
 /// In short parts: readers wait for what is under way ...
 const PART: u64 = 1 << 20;
@@ -21,9 +24,58 @@ const GOOD_TIME: Duration = Duration::from_millis(100);
 /// Readers would have their own bytes much sooner.
 const TOO_LATE: Duration = Duration::from_millis(200);
 
-/// Fetches all that is absent of an object, at each time what is nearest to the position `at`, until
+/// The link is timed by so many bytes ...
+const TIMED_BY: u64 = FIRST as u64 * PART;
+/// ... and slow with fewer in a second.
+const SLOW: u64 = 100_000_000;
+
+/// Nobody waits any more who has not for so long: the room for the rest is for others.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// What random reads wait for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Waits {
+    /// Where the latest of them is.
+    pub(super) at: u64,
+    /// How long they have waited, all together.
+    pub(super) time: Duration,
+}
+
+/// How fast the link was when an object came whole.
+#[derive(Debug)]
+pub(super) struct Link(
+    /// Bytes in a second.
+    AtomicU64,
+);
+
+impl Default for Link {
+    fn default() -> Self {
+        Self(AtomicU64::new(u64::MAX))
+    }
+}
+
+impl Link {
+    fn note(&self, bytes: u64, took: Duration) {
+        let rate = u128::from(bytes) * 1_000_000 / took.as_micros().max(1);
+        let rate = u64::try_from(rate).unwrap_or(u64::MAX);
+        self.0.store(rate.max(1), Ordering::Relaxed);
+    }
+
+    /// Whether so many bytes are due to whoever has waited for so long: for half of the time that they take, if that is
+    /// long.
+    fn are_due(&self, bytes: u64, waited: Duration) -> bool {
+        let rate = self.0.load(Ordering::Relaxed);
+        rate >= SLOW || waited >= Duration::from_micros(bytes.saturating_mul(500_000) / rate)
+    }
+}
+
+/// Fetches all that is absent of an object, at each time what is nearest to where its readers wait, until
 /// something fails.
-pub(super) async fn fetch(reader: Arc<Reader>, object: Arc<ObjectVersion>, at: Arc<AtomicU64>) {
+pub(super) async fn fetch(
+    reader: Arc<Reader>,
+    object: Arc<ObjectVersion>,
+    mut waits: watch::Receiver<Waits>,
+) {
     let all = ByteRange::new(0, object.meta.size).into_iter();
     let mut missing: Vec<_> = all.flat_map(|all| parts(all, PART)).collect();
     let most = reader.s3.most_ahead().min(MOST);
@@ -35,13 +87,33 @@ pub(super) async fn fetch(reader: Arc<Reader>, object: Arc<ObjectVersion>, at: A
         (fetched, begin.elapsed())
     };
     let mut under_way = FuturesUnordered::new();
+    let (mut since, mut came) = (Instant::now(), 0);
     loop {
-        while under_way.len() < at_once
-            && let Some(part) = take_nearest(&mut missing, at.load(Ordering::Relaxed))
+        let Waits { at, time } = *waits.borrow_and_update();
+        let is_due = reader.link.are_due(missing.len() as u64 * PART, time);
+        while is_due
+            && under_way.len() < at_once
+            && let Some(part) = take_nearest(&mut missing, at)
         {
             under_way.push(timed(part));
         }
-        at_once = match under_way.next().await {
+        if under_way.is_empty() && !missing.is_empty() {
+            let more = timeout_at(Instant::now() + PAUSE, waits.changed());
+            if !matches!(more.await, Ok(Ok(()))) {
+                return;
+            }
+            (since, came) = (Instant::now(), 0);
+            continue;
+        }
+        let part = under_way.next().await;
+        came += part
+            .as_ref()
+            .map_or(0, |(fetched, _)| *fetched.as_ref().unwrap_or(&0));
+        if came >= TIMED_BY {
+            reader.link.note(came, since.elapsed());
+            (since, came) = (Instant::now(), 0);
+        }
+        at_once = match part {
             None => return,
             // It was there.
             Some((Ok(0), _)) => at_once,
@@ -66,6 +138,18 @@ fn take_nearest(parts: &mut Vec<ByteRange>, position: u64) -> Option<ByteRange> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn over_a_slow_link_an_object_is_due_later() {
+        let link = Link::default();
+        let is_due = |millis| link.are_due(300 << 20, Duration::from_millis(millis));
+        assert!(is_due(0), "how fast it is remains to be seen");
+        link.note(32 << 20, Duration::from_millis(100));
+        assert!(is_due(0));
+        link.note(32 << 20, Duration::from_millis(500));
+        assert!(!is_due(2300));
+        assert!(is_due(2350));
+    }
 
     #[test]
     fn all_of_an_object_from_where_it_is_read() {

@@ -320,34 +320,45 @@ fn an_object_whose_readers_wait_again_and_again_comes_whole_and_once() {
     let mut random = fastrand::Rng::with_seed(3);
     let mut places: Vec<_> = (1..90).collect();
     random.shuffle(&mut places);
-    let (first, later) = places.split_at(6);
-    for place in first {
+    // Few are enough, unless the machine is so busy that the network seems slow.
+    let mut waited = 0;
+    for place in places {
         read(&file, "one", place * MIB, 4 * KIB);
+        waited += u64::from(world.counters().body_bytes < size);
     }
     until_fetched(&world, size);
-    for place in later {
-        read(&file, "one", place * MIB, 4 * KIB);
-    }
     let counters = world.counters();
     assert_eq!(counters.body_bytes, size);
-    assert!(counters.get <= 104, "{} GETs", counters.get);
+    assert!(counters.get <= 98 + waited, "{} GETs", counters.get);
 }
 
 /// So that readers find connections, and never wait for many parts that nobody reads.
 #[test]
-fn an_object_comes_whole_part_by_part_where_the_network_is_slow() {
-    let (world, _mount, file) = one(96 * MIB);
+fn an_object_comes_whole_later_where_the_network_is_slow() {
+    let size = 96 * MIB;
+    let (world, _mount, file) = one(size);
     world.set_shape(Shape {
         first_byte: Duration::from_millis(20),
-        bytes_per_second: Some(2_000_000),
+        link_bytes_per_second: Some(40_000_000),
         ..Shape::default()
     });
     for place in [50, 3, 81, 27] {
         read(&file, "one", place * MIB, 4 * KIB);
     }
-    until_fetched(&world, 34 * MIB);
-    let in_flight = world.counters().in_flight;
-    assert!(in_flight <= 2, "{in_flight}");
+    until_fetched(&world, 30 * MIB);
+    until_idle(&world);
+    let fetched = world.counters().body_bytes;
+    assert!(fetched <= 50 * MIB, "{fetched}");
+    // Who reads all over it waits longer than for the rest.
+    let mut places: Vec<_> = (0..96).collect();
+    fastrand::Rng::with_seed(4).shuffle(&mut places);
+    for place in places {
+        read(&file, "one", place * MIB + 512 * KIB, 4 * KIB);
+    }
+    until_fetched(&world, size);
+    // What is slower than nearly all before it is asked for twice.
+    let fetched = world.counters().body_bytes;
+    assert!(fetched <= size / 20 * 21, "{fetched}");
 }
 
 #[test]
