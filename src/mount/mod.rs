@@ -11,6 +11,7 @@ pub(crate) mod parsers;
 mod probe;
 mod session;
 mod source;
+mod table;
 mod target;
 mod trial;
 
@@ -358,12 +359,17 @@ fn forget_names(fs: &Fs) {
 }
 
 fn unmount(mountpoint: &Mountpoint) -> Result<(), Error> {
-    match mountpoint.detach() {
-        Err(error) if mountpoint.is_mounted() => Err(Error::StillMounted {
-            mountpoint: mountpoint.path().display().to_string(),
+    let Err(error) = mountpoint.detach() else {
+        return Ok(());
+    };
+    let left = mountpoint.places();
+    let left: Vec<_> = left.iter().map(|path| path.to_string_lossy()).collect();
+    match left.is_empty() {
+        true => Ok(()),
+        false => Err(Error::StillMounted {
+            mountpoint: left.join(" and "),
             error,
         }),
-        _ => Ok(()),
     }
 }
 
@@ -380,9 +386,17 @@ async fn serve(
             ended = &mut gone => {
                 if let Ok(Err(error)) = ended {
                     tracing::error!("the FUSE session ended: {error}");
-                    return unmount(mountpoint);
+                } else if mountpoint.is_cut_off() {
+                    tracing::warn!(
+                        "the kernel's connection to the mount on {} was cut (umount -f, or an abort in \
+                         /sys/fs/fuse/connections): it is taken off, and programs with files open there get \
+                         errors. Mount it again, and start them anew",
+                        mountpoint.path().display()
+                    );
+                } else {
+                    return Ok(());
                 }
-                return Ok(());
+                return unmount(mountpoint);
             }
             name = signals.any() => match name {
                 "SIGHUP" => forget_names(fs),

@@ -12,6 +12,8 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, umount2};
 
+use super::table::{self, Mounted};
+
 /// Mounting takes some milliseconds.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
@@ -71,14 +73,16 @@ impl Mountpoint {
                 Err(_) => MountpointError::Missing(given()),
             },
             Some(libc::ENOTDIR) => MountpointError::NotADirectory(given()),
-            // Programs that unmount follow no link.
             Some(libc::ENOTCONN | libc::ECONNABORTED) => {
-                MountpointError::Dead(absolute(path).unwrap_or_else(given))
+                MountpointError::Dead(mount_above(path).unwrap_or_else(given))
             }
-            Some(libc::EACCES) => match absolute(path).and_then(|path| fuse_user(&path)) {
-                Some(user) => MountpointError::Others(given(), user),
-                None => MountpointError::Unusable(given(), error),
-            },
+            Some(libc::EACCES) => {
+                let mount = absolute(path).and_then(|path| table::on(&path));
+                match mount.and_then(|mount| mount.fuse_user()) {
+                    Some(user) => MountpointError::Others(given(), user),
+                    None => MountpointError::Unusable(given(), error),
+                }
+            }
             _ => MountpointError::Unusable(given(), error),
         };
         // First: what is read of a mount waits for S3, and may be empty.
@@ -140,55 +144,44 @@ impl Mountpoint {
 
     /// Notes that what is mounted there now is this process's own.
     pub(super) fn note_mounted(&self) {
-        if let Some(top) = top_mount(&self.path) {
-            let _ = self.device.set(device(&top).to_owned());
+        if let Some(top) = table::on(&self.path) {
+            let _ = self.device.set(top.device);
         }
     }
 
-    /// Whether the mount of this process is somewhere in the tree, as far as it is known.
-    pub(super) fn is_mounted(&self) -> bool {
-        let (Some(ours), Ok(mounts)) = (self.device.get(), mounts()) else {
-            return true;
+    /// Where the mount of this process is, as far as that is known: it moves with the directories above it, and can be
+    /// bound to other places.
+    pub(super) fn places(&self) -> Vec<PathBuf> {
+        let (Some(ours), Ok(mounts)) = (self.device.get(), table::all()) else {
+            return vec![self.path.clone()];
         };
-        mounts.lines().any(|line| device(line) == ours)
+        let mounts = mounts.into_iter();
+        let of_ours = |mount: &Mounted| mount.device == *ours && mount.source_of_ours().is_some();
+        mounts.filter(of_ours).map(|mount| mount.place).collect()
     }
 
-    /// Takes the mount out of the tree at once. Files that are open stay readable until they are
+    /// Whether it is still in the tree though the kernel has ended its session. What has come to the same number of a
+    /// device since then answers.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.places().iter().any(|place| is_dead(place))
+    }
+
+    /// Takes the mount out of the tree at once, from wherever it is. Files that are open stay readable until they are
     /// closed, and only then does the session end. What others have mounted there stays.
     pub(super) fn detach(&self) -> io::Result<()> {
-        if !self.is_mounted() {
-            return Ok(());
+        let mut result = Ok(());
+        for place in self.places().iter().rev() {
+            let is_covered = match (self.device.get(), table::on(place)) {
+                (Some(ours), Some(top)) => top.device != *ours,
+                _ => false,
+            };
+            let taken_off = match is_covered {
+                true => Err(io::Error::other("something else is mounted on top of it")),
+                false => take_off(place),
+            };
+            result = result.and(taken_off);
         }
-        if let (Some(ours), Some(top)) = (self.device.get(), top_mount(&self.path))
-            && device(&top) != ours
-        {
-            return Err(io::Error::other("something else is mounted on top of it"));
-        }
-        match umount2(&self.path, MntFlags::MNT_DETACH) {
-            Ok(()) => return Ok(()),
-            // Not root: the setuid helper may.
-            Err(Errno::EPERM) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let output = self.fusermount()?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(io::Error::other(said.trim().to_owned()))
-    }
-
-    /// Unmounts by the first helper that there is.
-    fn fusermount(&self) -> io::Result<Output> {
-        for helper in helpers() {
-            let mut fusermount = Command::new(helper);
-            fusermount.args(["-u", "-z", "--"]).arg(&self.path);
-            match fusermount.output() {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                output => return output,
-            }
-        }
-        Err(io::Error::other("there is no fusermount3"))
+        result
     }
 
     /// Lets the kernel read 1 MiB ahead instead of 128 KiB, so that streams come in requests of 1 MiB.
@@ -237,6 +230,35 @@ impl Mountpoint {
     }
 }
 
+/// Takes the topmost mount off `place`.
+fn take_off(place: &Path) -> io::Result<()> {
+    match umount2(place, MntFlags::MNT_DETACH) {
+        Ok(()) => return Ok(()),
+        // Not root: the setuid helper may.
+        Err(Errno::EPERM) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let output = fusermount(place)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(said.trim().to_owned()))
+}
+
+/// Unmounts by the first helper that there is.
+fn fusermount(place: &Path) -> io::Result<Output> {
+    for helper in helpers() {
+        let mut fusermount = Command::new(helper);
+        fusermount.args(["-u", "-z", "--"]).arg(place);
+        match fusermount.output() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            output => return output,
+        }
+    }
+    Err(io::Error::other("there is no fusermount3"))
+}
+
 /// Whether mount(2) itself was not allowed, as `text` of fuser or fusermount3 tells.
 fn is_forbidden(text: &str) -> bool {
     let forbidden = [
@@ -264,6 +286,13 @@ fn absolute(path: &Path) -> Option<PathBuf> {
     Some(parent.join(path.file_name()?))
 }
 
+/// The mount that `path` lies on. Programs that unmount follow no link.
+fn mount_above(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    let mut above = path.ancestors().filter_map(absolute);
+    above.find(|path| table::on(path).is_some())
+}
+
 /// Where fuser looks for what mounts as an ordinary user, in the same order.
 fn helpers() -> Vec<OsString> {
     const HELPERS: [&str; 6] = [
@@ -280,48 +309,9 @@ fn helpers() -> Vec<OsString> {
     }
 }
 
-/// All mounts, a line for each (proc(5), mountinfo).
-fn mounts() -> io::Result<String> {
-    let mounts = std::fs::read("/proc/self/mountinfo")?;
-    Ok(String::from_utf8_lossy(&mounts).into_owned())
-}
-
-/// Of a mount, as `major:minor`.
-fn device(mount: &str) -> &str {
-    mount.split(' ').nth(2).unwrap_or_default()
-}
-
-/// The mount on top of `path`.
-fn top_mount(path: &Path) -> Option<String> {
-    let escaped: String = path
-        .to_string_lossy()
-        .chars()
-        .fold(String::new(), |mut text, c| {
-            match c {
-                ' ' | '\t' | '\n' | '\\' => text.push_str(&format!("\\{:03o}", u32::from(c))),
-                _ => text.push(c),
-            }
-            text
-        });
-    let mounts = mounts().ok()?;
-    let mut from_top = mounts.lines().rev();
-    let top = from_top.find(|line| line.split(' ').nth(4) == Some(&escaped));
-    top.map(str::to_owned)
-}
-
 /// What the mount on top of `path` is of, if it is of this program.
 fn mounted_by_us(path: &Path) -> Option<String> {
-    let top = top_mount(path)?;
-    let mut fields = top.split_once(" - ")?.1.split(' ');
-    (fields.next()? == "fuse.s3credmount").then(|| fields.next().unwrap_or_default().to_owned())
-}
-
-/// The user of the FUSE mount on top of `path`, if there is one.
-fn fuse_user(path: &Path) -> Option<u32> {
-    let top = top_mount(path)?;
-    let mut options = top.rsplit(' ').next()?.split(',');
-    let user = options.find_map(|option| option.strip_prefix("user_id="))?;
-    user.parse().ok()
+    table::on(path)?.source_of_ours().map(str::to_owned)
 }
 
 fn may_open_fuse() -> bool {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mock_earthdata::Content;
 
-use crate::support::{BUCKET, Mount, PATIENCE, computed, program, wait, world, world_with};
+use crate::support::{BUCKET, Mount, PATIENCE, computed, fails, program, wait, world, world_with};
 
 const MIB: u64 = 1 << 20;
 
@@ -27,6 +27,20 @@ fn a_mount_that_was_killed_gives_way_to_the_next_one() {
     let log = mount.log_with("is mounted on");
     assert!(log.contains("dead mount of s3://test-bucket"), "{log}");
     assert_eq!(mount.read("d/file"), b"content");
+}
+
+/// What is named can be unmounted.
+#[test]
+fn below_a_mount_that_was_killed_the_mount_is_named() {
+    let world = world([("d/e/file", "content")]);
+    let mut mount = Mount::new(&world);
+    mount.kill();
+    for below in ["d", "d/e"] {
+        let (status, said) = fails(program(&world), BUCKET, &mount.path(below));
+        assert_eq!(status, Some(1), "{said}");
+        let command = format!("umount -l {}\n", mount.root().display());
+        assert!(said.contains(&command), "{said}");
+    }
 }
 
 /// The mount table has where the link leads to.

@@ -12,8 +12,10 @@ use std::process::Command;
 use mock_earthdata::{Content, World};
 use tempfile::TempDir;
 
-use crate::ordinary::{as_ordinary_user, can_mount, ordinary_uid};
-use crate::support::{BUCKET, Mount, computed, mount_table_line, program, wait, world};
+use crate::ordinary::{as_ordinary_user, can_mount, is_root, ordinary_uid};
+use crate::support::{
+    BUCKET, Mount, computed, is_mount_point, mount_table_line, program, wait, world,
+};
 
 const SIZE: u64 = 20 << 20;
 
@@ -110,6 +112,59 @@ fn run(command: &mut Command) {
     let output = command.output().expect("the program starts");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {said}");
+}
+
+/// What is left is dead for whoever comes there.
+#[test]
+fn a_mount_whose_connection_is_cut_is_taken_off_and_the_log_says_so() {
+    if !is_root() {
+        return;
+    }
+    let world = small_world();
+    let mount = Mount::new(&world);
+    let file = File::open(mount.path("file")).expect("open");
+    let mut force = Command::new("umount");
+    let forced = force.arg("-f").arg(mount.root()).output();
+    let forced = forced.expect("umount starts");
+    assert!(!forced.status.success(), "its files are open: {forced:?}");
+    let log = mount.log_with("unmounted");
+    let told = format!("connection to the mount on {}", mount.root().display());
+    assert!(log.contains(&told), "{log}");
+    drop(file);
+    ended_well(mount);
+}
+
+#[test]
+fn a_mount_that_was_moved_or_bound_elsewhere_is_taken_off_there() {
+    if !is_root() {
+        return;
+    }
+    let world = small_world();
+    let mut mount = Mount::new(&world);
+    let (before, elsewhere) = (mount.root(), tempfile::tempdir());
+    let elsewhere = elsewhere.expect("a temporary directory");
+    let (parent, moved) = (before.parent(), elsewhere.path().join("moved"));
+    let parent = parent.expect("a directory");
+    std::fs::rename(parent, &moved).expect("what is above a mount can be moved");
+    mount.signal(libc::SIGTERM);
+    assert!(mount.wait().success());
+    assert!(!is_mount_point(&moved.join("mnt")));
+    std::fs::rename(&moved, parent).expect("moved back");
+    ended_well(mount);
+
+    let mount = Mount::new(&world);
+    let bound = elsewhere.path();
+    run(Command::new("mount")
+        .arg("--bind")
+        .args([mount.root().as_path(), bound]));
+    run(Command::new("umount").arg(mount.root()));
+    assert_eq!(
+        std::fs::read(bound.join("file")).expect("a read"),
+        b"content"
+    );
+    mount.signal(libc::SIGTERM);
+    ended_well(mount);
+    assert!(!is_mount_point(bound));
 }
 
 #[test]
