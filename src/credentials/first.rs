@@ -7,6 +7,9 @@ use tokio::time::sleep;
 use super::manager::{Credentials, Error, Manager};
 use crate::sync::Arc;
 
+/// How long a mount tries to get its first credentials: together with the first answer of the bucket
+/// less than the 30 s within which it says that it cannot.
+pub const FIRST_CREDENTIALS: Duration = Duration::from_secs(17);
 /// After so long without credentials, the user is told what is being waited for.
 const SLOW: Duration = Duration::from_secs(3);
 

@@ -69,6 +69,6 @@ mod store;
 
 pub use clock::{BootClock, Clock};
 pub use disk::check_directory;
-pub use first::first_or_say;
+pub use first::{FIRST_CREDENTIALS, first_or_say};
 pub use manager::{Cause, Credentials, Error, Fetch, Manager, Policy, Settings, Sharing, Source};
 pub use store::{StoreError, random_key};

@@ -12,6 +12,8 @@ const IDLE_CAP: Duration = Duration::from_secs(60);
 /// must fit in.
 const WAITED_FOR_CAP: Duration = Duration::from_secs(3);
 const WAITED_FOR_SHARE: u32 = 8;
+/// That share may not become shorter: readers who give up at once and come again must not make a storm of requests.
+const WAITED_FOR_LEAST: Duration = Duration::from_millis(500);
 /// Credentials that hardly live are not renewed more often.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 /// The pause after the first failure, before jitter.
@@ -41,7 +43,7 @@ pub(super) fn margin(remaining: Duration) -> Duration {
 /// the next success, or nobody does; `random` in [0, 1).
 pub(super) fn pause(failures: u32, waited_for: Option<Duration>, random: f64) -> Duration {
     let cap = match waited_for {
-        Some(wait) => WAITED_FOR_CAP.min(wait / WAITED_FOR_SHARE),
+        Some(wait) => (wait / WAITED_FOR_SHARE).clamp(WAITED_FOR_LEAST, WAITED_FOR_CAP),
         None => IDLE_CAP,
     };
     let doubled = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16));
@@ -78,6 +80,14 @@ mod tests {
     fn who_waits_for_a_short_time_sees_several_attempts() {
         let wait = Some(Duration::from_secs(4));
         assert_eq!(pause(30, wait, 1.0), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn who_does_not_wait_at_all_makes_no_storm() {
+        for wait in [0, 1] {
+            let wait = Some(Duration::from_secs(wait));
+            assert_eq!(pause(30, wait, 1.0), Duration::from_millis(500));
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub use trial::try_mount;
 
 use mountpoint::Mountpoint;
 
-use crate::credentials::{self, Credentials, Manager};
+use crate::credentials::{self, Credentials, FIRST_CREDENTIALS, Manager};
 use crate::earthdata;
 use crate::fs::{Fs, Ownership};
 use crate::namespace::Namespace;
@@ -43,9 +43,6 @@ use crate::reader::Reader;
 use crate::s3::{self, S3};
 use crate::sync::Arc;
 
-/// How long a mount tries to get its first credentials: together with the first answer of the bucket
-/// less than the 30 s within which it says that it cannot.
-pub(crate) const FIRST_CREDENTIALS: Duration = Duration::from_secs(17);
 /// How long files that are still open keep a process that was told to end.
 const OPEN_FILES_KEEP: Duration = Duration::from_secs(5);
 /// How long those who still wait may take to be answered when the process ends.
@@ -311,8 +308,8 @@ async fn first_credentials(
     launcher: &dyn Launcher,
 ) -> Result<(Manager, Arc<Credentials>), Error> {
     let manager = Manager::open(settings, network)?;
-    let patience = FIRST_CREDENTIALS.min(settings.policy.wait);
-    let first = credentials::first_or_say(&manager, patience, |text| warn(launcher, text)).await;
+    let say = |text: &str| warn(launcher, text);
+    let first = credentials::first_or_say(&manager, FIRST_CREDENTIALS, say).await;
     let first = first.map_err(|error| Error::Credentials {
         bucket: source.to_string(),
         error: Box::new(error),

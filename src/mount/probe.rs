@@ -8,7 +8,7 @@ use crate::instance;
 use crate::request::Request;
 use crate::s3::{self, S3};
 
-/// See [`super::FIRST_CREDENTIALS`].
+/// See [`crate::credentials::FIRST_CREDENTIALS`].
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
 /// What S3 says of a policy that denies, unlike of one that does not allow (AWS, "Troubleshoot access
 /// denied error messages"); NASA's deny requests from outside of the region so.

@@ -7,10 +7,10 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use crate::credentials::{self, Cause, Manager};
+use crate::credentials::{self, Cause, FIRST_CREDENTIALS, Manager};
 use crate::earthdata::{self, Endpoint};
 use crate::instance;
-use crate::mount::{self, FIRST_CREDENTIALS, Source, Target};
+use crate::mount::{self, Source, Target};
 use crate::network::Network;
 use crate::request::Request;
 use crate::s3::{self, ByteRange, ETag, Page, S3};
@@ -121,8 +121,7 @@ async fn credentials_of(
 
     let step = Step::begin("login and /s3credentials");
     let manager = Manager::open(settings, network).map_err(unusable)?;
-    let first = manager.first(FIRST_CREDENTIALS.min(settings.policy.wait));
-    let granted = match first.await {
+    let granted = match manager.first(FIRST_CREDENTIALS).await {
         Ok(granted) => granted,
         Err(error) => {
             let step = match &error.cause {

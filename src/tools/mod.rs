@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::runtime;
 
-use crate::credentials::{Credentials, Manager, first_or_say};
+use crate::credentials::{Credentials, FIRST_CREDENTIALS, Manager, first_or_say};
 
 /// A tool, with what it runs on.
 #[derive(Debug)]
@@ -49,14 +49,15 @@ pub fn run(tool: &Tool) -> Result<(), String> {
     result
 }
 
-/// Waits for the first credentials for `bucket`, and says on stderr what for if that takes long.
+/// Waits for the first credentials for `bucket`, for `patience` and not less long than a mount does, and says on stderr
+/// what for if that takes long.
 async fn first_credentials(
     manager: &Manager,
     bucket: &str,
     patience: Duration,
 ) -> Result<Arc<Credentials>, String> {
     let say = |text: &str| eprintln!("s3credmount: {text}");
-    let first = first_or_say(manager, patience, say).await;
+    let first = first_or_say(manager, patience.max(FIRST_CREDENTIALS), say).await;
     first.map_err(|error| format!("no credentials for {bucket}: {}", error.cause))
 }
 

@@ -18,16 +18,12 @@ fn trap(ip: &str) -> Scripted {
 /// Both kinds of login at both families of endpoints.
 fn logins(world: &World) -> [Command; 4] {
     let (tea, cumulus) = (world.tea_endpoint(), world.cumulus_endpoint());
-    let mut commands = [
+    [
         with_password(program_at(world, &tea), DEFAULT_PASSWORD),
         with_password(program_at(world, &cumulus), DEFAULT_PASSWORD),
         with_token(program_at(world, &tea), DEFAULT_TOKEN),
         with_token(program_at(world, &cumulus), DEFAULT_TOKEN),
-    ];
-    for command in &mut commands {
-        command.args(["--credential-wait", "2"]);
-    }
-    commands
+    ]
 }
 
 /// What is no answer to a login, at an endpoint that answers so.

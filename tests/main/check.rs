@@ -221,9 +221,7 @@ fn endpoints_that_grant_nothing() {
         (Answer::Status(503, "disabled".to_owned()), "503"),
     ] {
         world.set_answer(answer);
-        let mut command = check(&world, BUCKET);
-        command.args(["--credential-wait", "5"]);
-        Checked::of(&mut command).failed_at("/s3credentials", &[said]);
+        Checked::of(&mut check(&world, BUCKET)).failed_at("/s3credentials", &[said]);
     }
 }
 

@@ -155,6 +155,14 @@ fn a_head_400_for_another_reason_leaves_the_credentials_alone() {
     assert_eq!(world.counters().credentials_issued, 0);
 }
 
+/// What reads wait for is not what the start waits for.
+#[test]
+fn reads_that_wait_for_no_credentials_have_them_from_the_start() {
+    let world = world([("file", "content")]);
+    let mount = Mount::with_args(&world, &["--credential-wait", "0"]);
+    assert_eq!(mount.read("file"), b"content");
+}
+
 #[test]
 fn an_outage_longer_than_the_life_gives_ekeyexpired_and_heals_by_itself() {
     let object = [("file", Content::Synthetic { size: 1 << 40 })];

@@ -188,9 +188,7 @@ fn a_server_that_quotes_the_login_is_not_quoted() {
     let world = small_world();
     let body = format!("internal error while checking Bearer {DEFAULT_TOKEN}");
     world.set_answer(Answer::Status(500, body));
-    let mut command = with_token(program(&world), DEFAULT_TOKEN);
-    command.args(["--credential-wait", "1"]);
-    let message = refusal(command);
+    let message = refusal(with_token(program(&world), DEFAULT_TOKEN));
     says(&message, &["HTTP 500"]);
     assert!(!message.contains(DEFAULT_TOKEN), "{message}");
     assert!(!message.contains("internal error"), "{message}");
@@ -238,40 +236,38 @@ fn a_user_without_a_right_to_the_data() {
 fn an_endpoint_that_is_down() {
     let world = small_world();
     let endpoint = format!("http://{}/s3credentials", nobody());
-    let mut command = with_token(program_at(&world, &endpoint), "any");
-    command.args(["--credential-wait", "2"]);
-    let message = refusal(command);
+    let message = refusal(with_token(program_at(&world, &endpoint), "any"));
     says(&message, &["cannot reach", &endpoint, "onnection refused"]);
     says(&message, &["curl"]);
 }
 
 #[test]
 fn an_endpoint_that_fails() {
-    let world = small_world();
-    for (status, body) in [
-        (500, "Something broke!"),
-        (503, "S3 Credentials Endpoint has been disabled"),
-        (424, "Unable to retrieve credentials from Server"),
-    ] {
+    let fails_with = |status, body: &str| {
+        let world = small_world();
         world.set_answer(Answer::Status(status, body.to_owned()));
-        world.reset_counters();
-        let mut command = program(&world);
-        command.args(["--credential-wait", "2"]);
-        let message = refusal(command);
+        let message = refusal(program(&world));
         says(&message, &[&world.tea_endpoint(), body, "server's trouble"]);
         says(&message, &[&format!("HTTP {status}")]);
         // It may pass, so it is tried again while there is time.
         assert!(world.counters().credentials_requests > 1);
-    }
+    };
+    std::thread::scope(|scope| {
+        for (status, body) in [
+            (500, "Something broke!"),
+            (503, "S3 Credentials Endpoint has been disabled"),
+            (424, "Unable to retrieve credentials from Server"),
+        ] {
+            scope.spawn(move || fails_with(status, body));
+        }
+    });
 }
 
 #[test]
 fn an_endpoint_that_never_answers() {
     let world = small_world();
     world.set_answer(Answer::Hang);
-    let mut command = program(&world);
-    command.args(["--credential-wait", "2"]);
-    let message = refusal(command);
+    let message = refusal(program(&world));
     says(&message, &[&world.tea_endpoint(), "not answered"]);
 }
 

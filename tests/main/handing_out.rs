@@ -158,7 +158,7 @@ fn failures_go_to_stderr_and_tell_no_secret() {
     assert!(said.contains("JSON"), "{said}");
     world.set_answer(Answer::Status(503, String::new()));
     let mut impatient = tool(&world, "credentials");
-    impatient.args(["--credential-wait", "5"]);
+    impatient.args(["--credential-wait", "0"]);
     let said = refused(impatient, &world);
     assert!(said.contains("waiting for credentials from"), "{said}");
     assert!(said.contains("503") && said.contains(BUCKET), "{said}");

@@ -93,8 +93,7 @@ fn an_account_that_is_locked_where_there_are_no_tokens() {
 fn a_login_host_that_is_down() {
     let world = small_world();
     world.refuse_connections_of(Host::Login, true);
-    let mut command = with_password(program_at(&world, &world.tea_endpoint()), DEFAULT_PASSWORD);
-    command.args(["--credential-wait", "1"]);
+    let command = with_password(program_at(&world, &world.tea_endpoint()), DEFAULT_PASSWORD);
     let message = refusal(command);
     says(&message, &["cannot reach", &world.earthdata_host()]);
     says(&message, &["onnection refused", "curl"]);
@@ -220,7 +219,6 @@ fn proxies_of_another_kind() {
     let world = small_world();
     let mut of_login = program_at(&world, "https://192.0.2.1/s3credentials");
     of_login.env("EARTHDATA_TOKEN", DEFAULT_TOKEN);
-    of_login.args(["--credential-wait", "1"]);
     let mut of_s3 = crate::support::bare_program();
     of_s3.args(["--no-sign-request", "--endpoint-url", "https://192.0.2.1"]);
     for mut command in [of_login, of_s3] {
@@ -279,9 +277,7 @@ fn credentials_that_are_expired_on_arrival() {
     let world = small_world();
     let body = r#"{"accessKeyId":"A","secretAccessKey":"b","sessionToken":"c","expiration":"2021-01-27 00:50:09+00:00"}"#;
     world.set_answer(Answer::Status(200, body.to_owned()));
-    let mut command = program(&world);
-    command.args(["--credential-wait", "1"]);
-    let message = refusal(command);
+    let message = refusal(program(&world));
     says(
         &message,
         &[&world.tea_endpoint(), "already expired", "clock"],

@@ -40,9 +40,8 @@ fn a_private_authority_is_trusted_by_login_and_s3_when_either_variable_names_it(
 }
 
 /// What it says, where it cannot have credentials.
-fn says_no_soon(mut program: Command) -> String {
+fn says_no(program: Command) -> String {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    program.args(["--credential-wait", "1"]);
     let (status, said) = fails(program, BUCKET, directory.path());
     assert_eq!(status, Some(1));
     said
@@ -55,7 +54,7 @@ fn an_authority_that_is_not_trusted_is_said_to_be_so() {
     program
         .env_remove("AWS_CA_BUNDLE")
         .env_remove("SSL_CERT_FILE");
-    let said = says_no_soon(program);
+    let said = says_no(program);
     assert!(said.contains("certificate"), "{said}");
     assert!(said.contains("AWS_CA_BUNDLE"), "{said}");
     // S3's neither, where no login comes first.
@@ -64,7 +63,7 @@ fn an_authority_that_is_not_trusted_is_said_to_be_so() {
         .args(["--no-sign-request", "--endpoint-url", &world.s3_url()])
         .env_remove("AWS_CA_BUNDLE")
         .env_remove("SSL_CERT_FILE");
-    let said = says_no_soon(program);
+    let said = says_no(program);
     assert!(said.contains("certificate"), "{said}");
     assert!(said.contains("AWS_CA_BUNDLE"), "{said}");
 }
@@ -76,7 +75,7 @@ fn a_proxy_that_cannot_be_reached_is_said_to_be_in_the_way() {
     program
         .env("HTTPS_PROXY", "http://user:hunter2@127.0.0.1:9")
         .env_remove("NO_PROXY");
-    let said = says_no_soon(program);
+    let said = says_no(program);
     assert!(said.contains("HTTPS_PROXY"), "{said}");
     assert!(!said.contains("hunter2"), "{said}");
 }

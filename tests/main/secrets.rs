@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use mock_earthdata::{
@@ -208,18 +209,18 @@ fn no_secret_is_in_a_message_of_a_login_that_failed() {
     let mountpoint = directory.path().join("mnt");
     std::fs::create_dir(&mountpoint).expect("a directory");
     let netrc = directory.path().join("netrc");
-    let mut messages = Vec::new();
-    let mut try_with = |endpoint: &str, login: &dyn Fn(&mut Command)| {
+    let messages = Mutex::new(Vec::new());
+    let try_with = |endpoint: &str, login: &(dyn Fn(&mut Command) + Sync)| {
         let mut command = bare_program();
         command
-            .args(["-vv", "--credential-wait", "2"])
+            .arg("-vv")
             .args(["--credentials-endpoint", endpoint])
             .args(["--earthdata-host", &world.earthdata_host()])
             .args(["--endpoint-url", &world.s3_url()]);
         login(&mut command);
         let (status, said) = fails(command, BUCKET, &mountpoint);
         assert_eq!(status, Some(1), "{said}");
-        messages.push(said);
+        messages.lock().expect("no panic").push(said);
     };
     let token = |token: &'static str| {
         move |c: &mut Command| {
@@ -238,39 +239,53 @@ fn no_secret_is_in_a_message_of_a_login_that_failed() {
             c.arg("--netrc").arg(&netrc);
         }
     };
-    for endpoint in [world.tea_endpoint(), world.cumulus_endpoint()] {
-        try_with(&endpoint, &token(REVOKED_TOKEN));
-        try_with(&endpoint, &password(WRONG_PASSWORD));
+    let endpoints = [world.tea_endpoint(), world.cumulus_endpoint()];
+    for endpoint in &endpoints {
+        try_with(endpoint, &token(REVOKED_TOKEN));
+        try_with(endpoint, &password(WRONG_PASSWORD));
         // A token with the scheme before it, or a line end after it, as they get pasted.
-        try_with(&endpoint, &|c| {
+        try_with(endpoint, &|c| {
             c.env("EARTHDATA_TOKEN", format!("Bearer  {REVOKED_TOKEN}"));
         });
-        try_with(&endpoint, &|c| {
+        try_with(endpoint, &|c| {
             c.env("EARTHDATA_TOKEN", format!("{REVOKED_TOKEN}\n"));
         });
         // Unquoted, so that the parser falls over the second word; and a name without a host.
         try_with(
-            &endpoint,
+            endpoint,
             &from_netrc(&format!("machine a login b password {DEFAULT_PASSWORD}")),
         );
-        try_with(&endpoint, &from_netrc(&format!("password {DEFAULT_TOKEN}")));
+        try_with(endpoint, &from_netrc(&format!("password {DEFAULT_TOKEN}")));
         for answer in [
             Answer::Html,
             Answer::BadJson,
             Answer::MissingField,
             Answer::EulaRefused,
             Answer::NoDataAccess,
-            Answer::Status(500, "Something broke!".to_owned()),
-            Answer::Hang,
         ] {
             world.set_answer(answer);
-            try_with(&endpoint, &password(DEFAULT_PASSWORD));
-            try_with(&endpoint, &token(DEFAULT_TOKEN));
+            try_with(endpoint, &password(DEFAULT_PASSWORD));
+            try_with(endpoint, &token(DEFAULT_TOKEN));
         }
         world.set_answer(Answer::Normal);
         let with_user = endpoint.replace("://", &format!("://{DEFAULT_USER}:{DEFAULT_TOKEN}@"));
         try_with(&with_user, &token(DEFAULT_TOKEN));
     }
+    // These are waited for.
+    for answer in [
+        Answer::Status(500, "Something broke!".to_owned()),
+        Answer::Hang,
+    ] {
+        world.set_answer(answer);
+        std::thread::scope(|scope| {
+            for endpoint in &endpoints {
+                scope.spawn(|| try_with(endpoint, &password(DEFAULT_PASSWORD)));
+                scope.spawn(|| try_with(endpoint, &token(DEFAULT_TOKEN)));
+            }
+        });
+    }
+    world.set_answer(Answer::Normal);
+    let mut messages = messages.into_inner().expect("no panic");
     let mut s3_is_down = bare_program();
     s3_is_down
         .args(["-vv", "--credentials-endpoint", &world.tea_endpoint()])
