@@ -78,8 +78,8 @@ pub struct Settings {
 const MAX_NAME: usize = 240;
 
 impl Destination {
-    /// Where lines go in the background if the user says nothing: to syslog where there is one, else
-    /// to a file in `state`, the user's state directory, named after `mount`, its source and place.
+    /// Where lines go in the background if the user says nothing: to syslog where one answers (a socket may be left of
+    /// one that is gone), else to a file in `state`, the user's state directory, named after `mount`, its source and place.
     ///
     /// # Errors
     /// Those of `state`.
@@ -87,7 +87,7 @@ impl Destination {
         state: impl FnOnce() -> Result<PathBuf, String>,
         mount: &str,
     ) -> Result<Self, String> {
-        if Path::new(syslog::SOCKET).exists() {
+        if Syslog::connect().is_ok() {
             return Ok(Self::Syslog);
         }
         Ok(Self::own_file(&state()?, mount))

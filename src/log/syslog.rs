@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
 
 /// Where syslog daemons listen, and the journal.
-pub(super) const SOCKET: &str = "/dev/log";
+const SOCKET: &str = "/dev/log";
 
 /// `LOG_DAEMON`.
 const FACILITY: u8 = 3 << 3;

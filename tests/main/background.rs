@@ -3,7 +3,7 @@
 
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -479,6 +479,28 @@ fn the_log_goes_to_a_file_of_the_user_where_there_is_no_syslog() {
         log.contains("is mounted on") && log.contains("unmounted"),
         "{log}"
     );
+}
+
+/// Left of a daemon that is gone, or of another kind.
+#[test]
+fn the_log_goes_to_a_file_where_the_socket_of_syslog_is_none_to_write_to() {
+    if !is_root() {
+        return;
+    }
+    let world = small_world();
+    let stale = tempfile::tempdir().expect("a temporary directory");
+    let (of_none, of_streams) = (stale.path().join("none"), stale.path().join("streams"));
+    drop(UnixDatagram::bind(&of_none).expect("a socket"));
+    let _listens = UnixListener::bind(&of_streams).expect("a socket");
+    for socket in [&of_none, &of_streams] {
+        let mount = Background::new();
+        let directory = mount.directory.path();
+        let output = mount.start(with_syslog(&program(&world), directory, Some(socket)));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{output:?}");
+        assert!(said.contains("s3credmount/test-bucket"), "{said}");
+        terminate(&mount);
+    }
 }
 
 #[test]
