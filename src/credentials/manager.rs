@@ -28,16 +28,6 @@ pub trait Source: Send + Sync + 'static {
     fn name(&self) -> &str;
 }
 
-impl Source for Endpoint {
-    fn fetch<'a>(&'a self, _replaces: Option<&'a str>) -> Fetch<'a> {
-        Box::pin(Endpoint::fetch(self))
-    }
-
-    fn name(&self) -> &str {
-        self.url()
-    }
-}
-
 /// Temporary credentials of S3, with their end.
 #[derive(Clone, Debug)]
 pub struct Credentials {

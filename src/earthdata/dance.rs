@@ -69,8 +69,9 @@ impl Endpoint {
                 return Err(Error::NoLogin {
                     endpoint: shown(&self.url),
                     host: self.login_host.as_str().to_owned(),
-                    looked_at: self.login.places(),
-                    asked_for: self.login.netrc_asked_for(),
+                    looked_at: self.login.settings.places(),
+                    netrc: self.login.settings.netrc_to_write(),
+                    wants_netrc: self.login.settings.wants_netrc(),
                 });
             }
             if sent && url.path() == "/oauth/authorize" {

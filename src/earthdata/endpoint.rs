@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::answer::{self, Grant};
 use super::error::Error;
-use super::login::{Login, LoginSettings, Proof};
+use super::login::{Finder, Login, LoginSettings, Proof};
 use super::refusal::{Refusal, Refused};
 use super::web::{Answer, Authority, Web, check_url, shown};
 use crate::network::{Network, is_loopback};
@@ -36,7 +36,7 @@ pub struct Settings {
 pub struct Endpoint {
     pub(super) url: Url,
     pub(super) login_host: Authority,
-    pub(super) login: LoginSettings,
+    pub(super) login: Finder,
     network: Network,
     session: Mutex<Session>,
     refused: Mutex<Option<Refused>>,
@@ -70,7 +70,7 @@ impl Endpoint {
         Ok(Self {
             url: check_url(&settings.endpoint)?,
             login_host: Authority::parse(&settings.login_host)?,
-            login: settings.login,
+            login: Finder::new(settings.login),
             network: network.clone(),
             session: Mutex::new(Session {
                 login: None,
@@ -86,26 +86,18 @@ impl Endpoint {
         self.url.as_str()
     }
 
-    /// Gets new credentials, logging in where the endpoint wants it.
+    /// The user's login as it is now, or was when it could be read the last time; `None` if there is none.
     ///
     /// # Errors
-    /// Every variant of [`Error`]; [`Error::is_transient`] tells which may pass by themselves.
-    pub async fn fetch(&self) -> Result<Grant, Error> {
-        self.fetch_as(self.find_login().await?.as_ref()).await
-    }
-
-    /// The user's login as it is now; `None` if there is none.
-    ///
-    /// # Errors
-    /// [`Error::LoginFile`].
+    /// [`Error::LoginUnreadable`] and [`Error::LoginFile`].
     pub async fn find_login(&self) -> Result<Option<Login>, Error> {
         self.login.find(&self.login_host).await
     }
 
-    /// [`Endpoint::fetch`] with a login found before.
+    /// Gets new credentials with a login that was found, logging in where the endpoint wants it.
     ///
     /// # Errors
-    /// See there.
+    /// Every variant of [`Error`]; [`Error::is_transient`] tells which may pass by themselves.
     pub async fn fetch_as(&self, login: Option<&Login>) -> Result<Grant, Error> {
         let session = self.session(login)?;
         let Some(login) = login else {
@@ -159,7 +151,10 @@ impl Endpoint {
                 host: self.login_host.as_str().to_owned(),
                 user: login.user().to_owned(),
                 source_of_login: login.source.clone(),
-                hint: hint.to_owned(),
+                hint: match login.has_backslash {
+                    true => format!("{hint}{BACKSLASH}"),
+                    false => hint.to_owned(),
+                },
             },
             Refusal::Locked => self.locked(login, String::new()),
         }
@@ -328,6 +323,10 @@ impl Endpoint {
         }
     }
 }
+
+/// curl knows this inside of quotes only.
+const BACKSLASH: &str = ". A backslash in a netrc file stands for the character behind it: if the password has one, write \
+                         two there";
 
 /// The token in an answer of `/api/users/find_or_create_token`.
 pub(super) fn user_token(body: &str) -> Option<SecretString> {

@@ -11,13 +11,12 @@ pub enum Error {
     /// No way to log in was found.
     #[error(
         "{endpoint} wants an Earthdata login, and none was found (looked at: {looked_at}). {}\n    \
-         machine {host} login YOUR_NAME password YOUR_PASSWORD\ninto {} (mode 0600)",
-        match .asked_for {
-            Some(_) => "Put",
-            None => "Set EARTHDATA_TOKEN, or EARTHDATA_USERNAME and EARTHDATA_PASSWORD, or name a file with \
-                     --token-file, or put",
+         machine {host} login YOUR_NAME password YOUR_PASSWORD\ninto {netrc} (mode 0600)",
+        match .wants_netrc {
+            true => "Put",
+            false => "Set EARTHDATA_TOKEN, or EARTHDATA_USERNAME and EARTHDATA_PASSWORD, or name a file with \
+                      --token-file, or put",
         },
-        .asked_for.as_deref().unwrap_or("~/.netrc"),
     )]
     NoLogin {
         /// The `/s3credentials` URL.
@@ -26,8 +25,18 @@ pub enum Error {
         host: String,
         /// The places that were looked at.
         looked_at: String,
-        /// The netrc file, if it was asked for: no other place counts.
-        asked_for: Option<String>,
+        /// The netrc file.
+        netrc: String,
+        /// Whether it was asked for: no other place counts.
+        wants_netrc: bool,
+    },
+    /// The netrc or the token file cannot be read; perhaps later.
+    #[error("cannot read the login in {path}: {why}")]
+    LoginUnreadable {
+        /// The file, or the places that were looked at.
+        path: String,
+        /// What the system says.
+        why: String,
     },
     /// The netrc, the token file or the token cannot be used.
     #[error("cannot use the login in {path}: {why}")]

@@ -13,6 +13,7 @@ use super::answer::is_printable;
 use super::error::Error;
 use super::netrc::Netrc;
 use super::web::Authority;
+use crate::sync::{Arc, Mutex, Semaphore, lock};
 
 /// Files of logins are far smaller; what is larger is something else.
 const MAX_FILE: u64 = 1 << 20;
@@ -58,6 +59,10 @@ pub struct Login {
     /// When the file it came from was last written: one that is saved again, even with the same
     /// password, may be tried again.
     pub(super) changed: Option<SystemTime>,
+    /// Whether it came out of a pipe, which has it once.
+    pub(super) is_from_pipe: bool,
+    /// Whether the password has a backslash in the netrc, where that says something of the next character.
+    pub(super) has_backslash: bool,
 }
 
 impl PartialEq for Proof {
@@ -103,20 +108,68 @@ impl Login {
     }
 }
 
-impl LoginSettings {
-    /// The first login there is for `host`. Files are read anew at each call, so that a change is
-    /// seen at the next refresh; that happens apart from the runtime's own threads. Where none are read, no other thread
-    /// is needed, of which file systems that do not answer may have left none.
+/// Looks for the user's login again and again.
+#[derive(Debug)]
+pub(super) struct Finder {
+    pub(super) settings: LoginSettings,
+    /// Kept by a look that is under way, also when nobody waits for it any more: its thread is one of those that all
+    /// share, and there would be none left some day.
+    turn: Arc<Semaphore>,
+    /// What was found the last time, for when a file cannot be read.
+    last: Mutex<Option<Login>>,
+}
+
+impl Finder {
+    pub(super) fn new(settings: LoginSettings) -> Self {
+        Self {
+            settings,
+            turn: Arc::new(Semaphore::new(1)),
+            last: Mutex::new(None),
+        }
+    }
+
+    /// The first login there is for `host`. Files are read anew at each call, so that a change is seen at the next
+    /// refresh; where one that had a login cannot be read, or is gone, that login goes on. What came out of a pipe is
+    /// kept.
     ///
     /// # Errors
-    /// [`Error::LoginFile`] where a file exists and cannot be used, or was asked for and is missing.
+    /// [`Error::LoginUnreadable`] where a file cannot be read, or was asked for and is missing, and none was found before;
+    /// [`Error::LoginFile`] where one cannot be used.
     pub(super) async fn find(&self, host: &Authority) -> Result<Option<Login>, Error> {
-        if !self.looks_at_files() {
-            return self.find_now(host);
+        let last = lock(&self.last).clone();
+        if last.as_ref().is_some_and(|login| login.is_from_pipe) {
+            return Ok(last);
         }
-        let (settings, host) = (self.clone(), host.clone());
-        let find = tokio::task::spawn_blocking(move || settings.find_now(&host));
-        match tokio::time::timeout(READ_TIMEOUT, find).await {
+        match (self.look(host, last.is_some()).await, last) {
+            (Err(error @ Error::LoginUnreadable { .. }), Some(last)) => {
+                tracing::warn!("{error}; the login that was found there before is used");
+                Ok(Some(last))
+            }
+            (found, _) => {
+                if let Ok(login) = &found {
+                    lock(&self.last).clone_from(login);
+                }
+                found
+            }
+        }
+    }
+
+    /// Looks apart from the runtime's own threads. Where no files are read, no other thread is needed, of which file
+    /// systems that do not answer may have left none.
+    async fn look(&self, host: &Authority, had_one: bool) -> Result<Option<Login>, Error> {
+        if !self.settings.looks_at_files() {
+            return self.settings.find_now(host, had_one);
+        }
+        let (settings, host) = (self.settings.clone(), host.clone());
+        let look = async {
+            let turn = Arc::clone(&self.turn).acquire_owned().await;
+            let find = move || {
+                let _turn = turn;
+                settings.find_now(&host, had_one)
+            };
+            tokio::task::spawn_blocking(find).await
+        };
+        match tokio::time::timeout(READ_TIMEOUT, look).await {
             Ok(Ok(found)) => found,
             Ok(Err(panicked)) => Err(self.unreadable(&panicked.to_string())),
             Err(_) => Err(self.unreadable("the file system does not answer")),
@@ -124,19 +177,22 @@ impl LoginSettings {
     }
 
     fn unreadable(&self, why: &str) -> Error {
-        Error::LoginFile {
-            path: self.places(),
+        Error::LoginUnreadable {
+            path: self.settings.places(),
             why: why.to_owned(),
         }
     }
+}
 
+impl LoginSettings {
     /// Whether it does before it has found a login.
     fn looks_at_files(&self) -> bool {
         let is_asked_for = self.token_file.is_some() || self.netrc.is_some();
         is_asked_for || (self.token.is_none() && self.user.is_none())
     }
 
-    fn find_now(&self, host: &Authority) -> Result<Option<Login>, Error> {
+    /// The first login there is for `host`; `had_one` if there was one before.
+    fn find_now(&self, host: &Authority, had_one: bool) -> Result<Option<Login>, Error> {
         if let Some(path) = &self.token_file {
             return from_token_file(path).map(Some);
         }
@@ -147,6 +203,8 @@ impl LoginSettings {
             proof,
             source: source.to_owned(),
             changed: None,
+            is_from_pipe: false,
+            has_backslash: false,
         };
         if let Some(token) = &self.token {
             let proof = Proof::Token(token.clone());
@@ -162,7 +220,10 @@ impl LoginSettings {
             return Ok(Some(elsewhere(proof, source)));
         }
         match &self.default_netrc {
-            Some(path) if !matches!(path.try_exists(), Ok(false)) => from_netrc(path, host),
+            // One that had a login is not just missing.
+            Some(path) if had_one || !matches!(path.try_exists(), Ok(false)) => {
+                from_netrc(path, host)
+            }
             _ => Ok(None),
         }
     }
@@ -185,10 +246,15 @@ impl LoginSettings {
         format!("EARTHDATA_TOKEN; {user}; {netrc}")
     }
 
-    /// The netrc that is to be used and no other, for messages.
-    pub(super) fn netrc_asked_for(&self) -> Option<String> {
-        let path = self.netrc.as_ref().filter(|_| self.token_file.is_none())?;
-        Some(path.display().to_string())
+    /// Whether a netrc is to be used and nothing else.
+    pub(super) fn wants_netrc(&self) -> bool {
+        self.netrc.is_some() && self.token_file.is_none()
+    }
+
+    /// The netrc to put a login into, for messages.
+    pub(super) fn netrc_to_write(&self) -> String {
+        let path = self.netrc.as_ref().or(self.default_netrc.as_ref());
+        path.map_or_else(|| "~/.netrc".to_owned(), |path| path.display().to_string())
     }
 }
 
@@ -201,13 +267,15 @@ pub fn bare_token(text: &str) -> SecretString {
 }
 
 fn from_token_file(path: &Path) -> Result<Login, Error> {
-    let (text, changed) = read_text(path)?;
-    let token = bare_token(text.expose_secret());
+    let file = read_text(path)?;
+    let token = bare_token(file.text.expose_secret());
     check_token(&token, &path.to_string_lossy())?;
     Ok(Login {
         proof: Proof::Token(token),
         source: path.display().to_string(),
-        changed,
+        changed: file.changed,
+        is_from_pipe: file.is_pipe,
+        has_backslash: false,
     })
 }
 
@@ -221,8 +289,9 @@ pub(super) fn check_token(token: &SecretString, place: &str) -> Result<(), Error
 }
 
 fn from_netrc(path: &Path, host: &Authority) -> Result<Option<Login>, Error> {
-    let (text, changed) = read_text(path)?;
-    let netrc = Netrc::parse(text.expose_secret()).map_err(|e| unusable(path, e.to_string()))?;
+    let file = read_text(path)?;
+    let netrc = Netrc::parse(file.text.expose_secret());
+    let netrc = netrc.map_err(|e| unusable(path, e.to_string()))?;
     let hosts = [host.as_str(), host.host()];
     let found = netrc.find(&hosts);
     if found.is_none()
@@ -234,11 +303,20 @@ fn from_netrc(path: &Path, host: &Authority) -> Result<Option<Login>, Error> {
     Ok(found.map(|(user, password)| Login {
         proof: Proof::Password { user, password },
         source: path.display().to_string(),
-        changed,
+        changed: file.changed,
+        is_from_pipe: file.is_pipe,
+        has_backslash: netrc.has_backslash(&hosts),
     }))
 }
 
-fn read_text(path: &Path) -> Result<(SecretString, Option<SystemTime>), Error> {
+/// A file of logins as it was found.
+struct Text {
+    text: SecretString,
+    changed: Option<SystemTime>,
+    is_pipe: bool,
+}
+
+fn read_text(path: &Path) -> Result<Text, Error> {
     let read = || {
         let file = std::fs::File::open(path)?;
         let metadata = file.metadata()?;
@@ -253,15 +331,23 @@ fn read_text(path: &Path) -> Result<(SecretString, Option<SystemTime>), Error> {
         let changed = metadata.modified().ok();
         let mut bytes = Vec::new();
         file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-        Ok((bytes, changed))
+        Ok((bytes, changed, !metadata.is_file()))
     };
-    let (bytes, changed) = read().map_err(|e: std::io::Error| unusable(path, e.to_string()))?;
+    let unreadable = |error: std::io::Error| Error::LoginUnreadable {
+        path: path.display().to_string(),
+        why: error.to_string(),
+    };
+    let (bytes, changed, is_pipe) = read().map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(unusable(path, "it is larger than 1 MiB".to_owned()));
     }
     let text = String::from_utf8(bytes);
     let text = text.map_err(|_| unusable(path, "it is not UTF-8 text".to_owned()))?;
-    Ok((text.into(), changed))
+    Ok(Text {
+        text: text.into(),
+        changed,
+        is_pipe,
+    })
 }
 
 fn unusable(path: &Path, why: String) -> Error {
@@ -299,10 +385,39 @@ mod tests {
             ..LoginSettings::default()
         };
         for settings in [token, user] {
-            let found = runtime.block_on(settings.find(&host));
-            assert!(found.expect("in time").is_some(), "{settings:?}");
+            let finder = Finder::new(settings);
+            let found = runtime.block_on(finder.find(&host));
+            assert!(found.expect("in time").is_some(), "{finder:?}");
         }
         drop(release);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_system_that_does_not_answer_takes_one_thread_and_not_the_login() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("token");
+        let host = Authority::parse("urs.earthdata.nasa.gov").expect("a host");
+        let finder = Finder::new(LoginSettings {
+            token_file: Some(path.clone()),
+            ..LoginSettings::default()
+        });
+        let hangs = || Arc::clone(&finder.turn).try_acquire_owned();
+        // As a look that does not come back has it.
+        let turn = hangs().expect("nobody looks");
+        let error = finder.find(&host).await.expect_err("no answer");
+        assert!(error.to_string().contains("does not answer"), "{error}");
+        drop(turn);
+        std::fs::write(&path, "abc").expect("a file");
+        let found = finder.find(&host).await.expect("readable");
+        assert!(found.is_some());
+        let turn = hangs().expect("nobody looks");
+        assert_eq!(finder.find(&host).await.expect("as before"), found);
+        drop(turn);
+        std::fs::remove_file(&path).expect("removed");
+        assert_eq!(finder.find(&host).await.expect("as before"), found);
+        // This one is there, and says what counts.
+        std::fs::write(&path, "").expect("a file");
+        assert!(finder.find(&host).await.is_err());
     }
 
     #[test]
@@ -316,6 +431,8 @@ mod tests {
                 proof,
                 source: "here".to_owned(),
                 changed: None,
+                is_from_pipe: false,
+                has_backslash: false,
             };
             let shown = format!("{login:?}");
             assert!(

@@ -1,10 +1,11 @@
 //! The HTTP protocol of Earthdata: `/s3credentials`, Earthdata Login, netrc, and the bucket table
 //! with the sweep of CMR that renews it.
 //!
-//! One [`Endpoint`] stands for one `/s3credentials` URL. [`Endpoint::fetch`] goes through the login
+//! One [`Endpoint`] stands for one `/s3credentials` URL. [`Endpoint::fetch_as`] goes through the login
 //! as often as it must and answers with a [`Grant`], or with an [`Error`] whose text tells a user
-//! what to do. It keeps nothing but the cookies of the login and the mark of a rejected password;
-//! to keep credentials fresh is the business of [`crate::credentials`].
+//! what to do. It keeps, in memory, the login that was found last, the token or the cookies that it led
+//! to, and the mark of a rejected password; to keep credentials fresh is the business of
+//! [`crate::credentials`].
 //!
 //! Sources of the protocol facts: asfadmin/thin-egress-app (TEA), nasa/cumulus and
 //! nasa/cumulus-distribution-api (Cumulus).

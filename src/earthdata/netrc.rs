@@ -1,21 +1,35 @@
-//! netrc files, as Python's `netrc` module and curl read them.
+//! netrc files, as Python's `netrc` module reads them.
 //!
 //! Tokens are parted by white space and may go over several lines; `"..."` quotes, a backslash takes
-//! the next character as it is; `#` begins a comment only where a `machine`, `default` or `macdef`
+//! the next character as it is (to curl, outside of quotes, it is one like any other); `#` begins a comment only where a `machine`, `default` or `macdef`
 //! could stand, so that passwords may hold it. No error ever quotes the file.
 //!
 //! Written here and not taken from a crate: those that exist put the offending token, which may be
 //! a password, into their errors and `Debug` output.
 
+use std::fmt;
+
 use secrecy::SecretString;
 
 /// One `machine` (or the `default`) entry.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Entry {
     /// `None` for `default`.
     host: Option<String>,
     login: Option<String>,
     password: Option<SecretString>,
+    /// Whether the password was written with a backslash.
+    has_backslash: bool,
+}
+
+/// Nothing of the password, not even how it is written.
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("host", &self.host)
+            .field("login", &self.login)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The entries of a netrc file, in its order.
@@ -56,7 +70,10 @@ impl Netrc {
                         return Err(tokens.error("login or password before the first `machine`"));
                     };
                     match token.as_str() {
-                        "password" => entry.password = Some(value.into()),
+                        "password" => {
+                            entry.password = Some(value.into());
+                            entry.has_backslash = tokens.has_backslash;
+                        }
                         "account" => {}
                         _ => entry.login = Some(value),
                     }
@@ -74,18 +91,28 @@ impl Netrc {
 
     /// Login and password for the first of `hosts` that has an entry with both, else the `default`.
     pub fn find(&self, hosts: &[&str]) -> Option<(String, SecretString)> {
-        let complete = |e: &Entry| Some((e.login.clone()?, e.password.clone()?));
+        let entry = self.entry(hosts)?;
+        Some((entry.login.clone()?, entry.password.clone()?))
+    }
+
+    /// Whether the password that is found for `hosts` is written with a backslash.
+    pub fn has_backslash(&self, hosts: &[&str]) -> bool {
+        self.entry(hosts).is_some_and(|entry| entry.has_backslash)
+    }
+
+    fn entry(&self, hosts: &[&str]) -> Option<&Entry> {
+        let complete = |e: &&Entry| e.login.is_some() && e.password.is_some();
         let named = hosts.iter().find_map(|host| {
             let of_host = |e: &&Entry| {
                 e.host
                     .as_deref()
                     .is_some_and(|h| h.eq_ignore_ascii_case(host))
             };
-            self.entries.iter().filter(of_host).find_map(complete)
+            self.entries.iter().filter(of_host).find(complete)
         });
         named.or_else(|| {
             let default = |e: &&Entry| e.host.is_none();
-            self.entries.iter().filter(default).find_map(complete)
+            self.entries.iter().filter(default).find(complete)
         })
     }
 
@@ -146,6 +173,7 @@ impl Entry {
             host,
             login: None,
             password: None,
+            has_backslash: false,
         }
     }
 }
@@ -153,6 +181,8 @@ impl Entry {
 struct Tokens<'a> {
     rest: std::iter::Peekable<std::str::Chars<'a>>,
     line: usize,
+    /// Whether there was one in the last token.
+    has_backslash: bool,
 }
 
 impl<'a> Tokens<'a> {
@@ -161,6 +191,7 @@ impl<'a> Tokens<'a> {
         Self {
             rest: text.chars().peekable(),
             line: 1,
+            has_backslash: false,
         }
     }
 
@@ -207,6 +238,7 @@ impl<'a> Tokens<'a> {
 
     fn token(&mut self) -> Option<String> {
         let mut token = String::new();
+        self.has_backslash = false;
         let quoted = self.rest.next_if_eq(&'"').is_some();
         let mut any = quoted;
         loop {
@@ -218,7 +250,10 @@ impl<'a> Tokens<'a> {
             any = true;
             match self.next_char() {
                 Some('"') if quoted => break,
-                Some('\\') => token.extend(self.next_char()),
+                Some('\\') => {
+                    self.has_backslash = true;
+                    token.extend(self.next_char());
+                }
                 c => token.extend(c),
             }
         }
@@ -275,6 +310,9 @@ mod tests {
         assert_eq!(find(text, "a.org"), pair("ada", "p#1"));
         assert_eq!(find(text, "b.org"), pair("bob", "two words \" #"));
         assert_eq!(find(text, "c.org"), pair("cy", "a b"));
+        let netrc = Netrc::parse(text).expect("valid");
+        let told = ["a.org", "b.org", "c.org", "d.org"].map(|host| netrc.has_backslash(&[host]));
+        assert_eq!(told, [false, true, true, false]);
     }
 
     #[test]

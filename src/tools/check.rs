@@ -156,6 +156,7 @@ fn is_about_login(error: &earthdata::Error) -> bool {
     matches!(
         error,
         E::NoLogin { .. }
+            | E::LoginUnreadable { .. }
             | E::LoginFile { .. }
             | E::WrongPassword { .. }
             | E::Locked { .. }

@@ -325,7 +325,28 @@ fn no_login_anywhere() {
             &[&format!("machine {}", world.earthdata_host()), "0600"],
         );
     }
+    let mut command = program_at(&world, &world.tea_endpoint());
+    command.env("HOME", home.path()).env("NETRC", "/no/netrc");
+    says(&refusal(command), &["into /no/netrc (mode 0600)"]);
     assert_eq!(world.counters().wrong_passwords, 0);
+}
+
+/// Other programs that read the file may take it as it is.
+#[test]
+fn a_wrong_password_with_a_backslash_in_a_netrc() {
+    let world = small_world();
+    let directory = mountpoint();
+    let netrc = directory.path().join("netrc");
+    let host = world.earthdata_host();
+    for (password, is_told) in [("a\\b", true), ("ab", false)] {
+        let text = format!("machine {host} login {DEFAULT_USER} password {password}\n");
+        std::fs::write(&netrc, text).expect("a file");
+        let mut command = program_at(&world, &world.tea_endpoint());
+        command.arg("--netrc").arg(&netrc);
+        let message = refusal(command);
+        says(&message, &["refuses the password"]);
+        assert_eq!(message.contains("write two there"), is_told, "{message}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Each way to log in, at both families of endpoints, and at one that wants no login.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -325,6 +326,42 @@ fn a_token_file_that_changes_is_used_at_the_next_refresh() {
         std::fs::rename(&next, file).expect("replaced");
     };
     changes(write, "--token-file", Means::Everything);
+}
+
+/// As while a file server is out of reach.
+#[test]
+fn a_netrc_that_is_gone_during_the_mount_does_not_end_it() {
+    let world = short_lives(Means::Everything);
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let netrc = home.path().join(".netrc");
+    let host = world.earthdata_host();
+    let text = format!("machine {host} login {DEFAULT_USER} password {DEFAULT_PASSWORD:?}");
+    std::fs::write(&netrc, text).expect("a netrc");
+    let mut by_option = program_at(&world, &world.tea_endpoint());
+    by_option.arg("--netrc").arg(&netrc);
+    let mut at_home = program_at(&world, &world.tea_endpoint());
+    at_home.env("HOME", home.path());
+    let mounts = [by_option, at_home].map(|command| Mount::with(command, BUCKET));
+    std::fs::remove_file(&netrc).expect("removed");
+    for mount in mounts {
+        mount.log_with("the login that was found there before is used");
+        until_renewed(&world, 3, &mount);
+        assert!(!mount.log().contains("cannot renew"), "{}", mount.log());
+    }
+}
+
+/// `--token-file <(...)`: nothing comes out of it a second time.
+#[test]
+fn a_token_from_a_pipe_is_kept() {
+    let world = short_lives(Means::Everything);
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    writer.write_all(DEFAULT_TOKEN.as_bytes()).expect("room");
+    drop(writer);
+    let mut command = program_at(&world, &world.tea_endpoint());
+    command.args(["--token-file", "/dev/stdin"]).stdin(reader);
+    let mount = Mount::with(command, BUCKET);
+    until_renewed(&world, 2, &mount);
+    assert!(!mount.log().contains("cannot renew"), "{}", mount.log());
 }
 
 /// The password is changed at Earthdata Login: the old one is sent once, and the mount heals when the

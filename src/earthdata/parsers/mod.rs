@@ -143,6 +143,8 @@ fn a_login() -> Login {
         },
         source: "here".to_owned(),
         changed: None,
+        is_from_pipe: false,
+        has_backslash: false,
     }
 }
 
