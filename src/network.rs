@@ -9,6 +9,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use reqwest::{Certificate, Url};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 /// Never "Mozilla": Earthdata's servers answer browsers with pages.
 pub const USER_AGENT: &str = concat!("s3credmount/", env!("CARGO_PKG_VERSION"));
@@ -60,9 +63,7 @@ impl Network {
                 )
             };
             let pem = std::fs::read(&path).map_err(|error| unusable(error.to_string()))?;
-            if !pem.windows(27).any(|w| w == b"-----BEGIN CERTIFICATE-----") {
-                return Err(unusable("there is no PEM certificate in it".to_owned()));
-            }
+            check_authorities(&pem).map_err(unusable)?;
             let all = authorities.get_or_insert_with(Vec::new);
             all.extend_from_slice(&pem);
             all.push(b'\n');
@@ -95,6 +96,21 @@ impl Network {
             None => Ok(builder),
             Some(pem) => Ok(builder.tls_certs_only(Certificate::from_pem_bundle(pem)?)),
         }
+    }
+}
+
+/// Whether there are certificates, and all are sound: one stack passes over those that are not, and the other fails
+/// without saying where.
+fn check_authorities(pem: &[u8]) -> Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    for (number, certificate) in (1..).zip(CertificateDer::pem_slice_iter(pem)) {
+        let certificate = certificate.map_err(|error| error.to_string());
+        let added = certificate.and_then(|one| roots.add(one).map_err(|error| error.to_string()));
+        added.map_err(|why| format!("certificate {number} in it is damaged ({why})"))?;
+    }
+    match roots.is_empty() {
+        true => Err("there is no PEM certificate in it".to_owned()),
+        false => Ok(()),
     }
 }
 

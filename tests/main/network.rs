@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
@@ -88,15 +88,24 @@ fn a_bundle_that_cannot_be_used_is_named_with_its_variable() {
     std::fs::write(&empty, "no certificate").expect("a file");
     let mountpoint = directory.path().join("mnt");
     std::fs::create_dir(&mountpoint).expect("a mountpoint");
-    for file in ["/no/such/file", empty.to_str().expect("UTF-8")] {
-        let mut program = program(&world);
+    let damaged = directory.path().join("damaged.pem");
+    let certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let one_of_two = format!("{}\n{certificate}", world.ca_pem());
+    std::fs::write(&damaged, one_of_two).expect("a file");
+    let mut unsigned = bare_program();
+    unsigned.args(["--no-sign-request", "--endpoint-url", &world.s3_url()]);
+    for (mut program, file, why) in [
+        (program(&world), Path::new("/no/such/file"), "No such file"),
+        (program(&world), &empty, "no PEM certificate"),
+        (program(&world), &damaged, "certificate 2 in it is damaged"),
+        (unsigned, &damaged, "certificate 2 in it is damaged"),
+    ] {
         program.env("AWS_CA_BUNDLE", file);
         let (status, said) = fails(program, BUCKET, &mountpoint);
         assert_eq!(status, Some(1));
-        assert!(
-            said.contains("AWS_CA_BUNDLE") && said.contains(file),
-            "{said}"
-        );
+        for part in ["AWS_CA_BUNDLE", file.to_str().expect("UTF-8"), why] {
+            assert!(said.contains(part), "no {part} in {said}");
+        }
     }
 }
 
