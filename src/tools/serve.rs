@@ -12,7 +12,7 @@ use std::fs::Permissions;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -148,26 +148,22 @@ struct Token {
 }
 
 impl Token {
-    /// Makes a new one, in a file of the runtime directory, else of the temporary one.
+    /// Makes a new one, in a file of the runtime directory, or else of the temporary one.
     fn create() -> Result<Self, String> {
         let text = credentials::random_key().map_err(|error| error.to_string())?;
-        let directory = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        let directory = directory.filter(|path| path.is_absolute() && path.is_dir());
-        let directory = directory.unwrap_or_else(std::env::temp_dir);
-        let make = || {
-            let mut file = tempfile::Builder::new()
-                .prefix("s3credmount-")
-                .suffix(".token")
-                .permissions(Permissions::from_mode(0o600))
-                .tempfile_in(&directory)?;
-            file.write_all(text.expose_secret().as_bytes())?;
-            Ok(file)
-        };
-        let file = make().map_err(|error: io::Error| {
-            let directory = directory.display();
-            format!("cannot write a file for the authorization token in {directory}: {error}")
-        })?;
-        Ok(Self { text, file })
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let runtime = runtime.filter(|path| path.is_absolute());
+        let mut why = Vec::new();
+        for directory in runtime.into_iter().chain([std::env::temp_dir()]) {
+            match file_in(&directory, &text) {
+                Ok(file) => return Ok(Self { text, file }),
+                Err(error) => why.push(format!("{}: {error}", directory.display())),
+            }
+        }
+        Err(format!(
+            "cannot write a file for the authorization token ({}). Name a directory that takes it by TMPDIR",
+            why.join("; ")
+        ))
     }
 
     fn touch(&self) {
@@ -176,6 +172,17 @@ impl Token {
             tracing::warn!("cannot touch {}: {error}", self.file.path().display());
         }
     }
+}
+
+/// A new file in `directory` that holds `text`.
+fn file_in(directory: &Path, text: &SecretString) -> io::Result<NamedTempFile> {
+    let mut file = tempfile::Builder::new()
+        .prefix("s3credmount-")
+        .suffix(".token")
+        .permissions(Permissions::from_mode(0o600))
+        .tempfile_in(directory)?;
+    file.write_all(text.expose_secret().as_bytes())?;
+    Ok(file)
 }
 
 /// Answers requests.

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
@@ -368,6 +368,25 @@ fn a_shell_takes_what_the_server_prints_wherever_its_file_is() {
     shell.env("XDG_RUNTIME_DIR", &odd).stderr(Stdio::null());
     let output = shell.output().expect("a shell");
     assert_eq!(text(&output.stdout).trim(), "64");
+}
+
+/// As a runtime directory of another user.
+#[test]
+fn the_file_of_the_token_is_where_it_can_be_made() {
+    let world = one_file();
+    let temporary = tempfile::tempdir().expect("a temporary directory");
+    let command = |temporary: &Path| {
+        let mut command = tool(&world, "serve-credentials");
+        command.env("XDG_RUNTIME_DIR", "/proc");
+        command.env("TMPDIR", temporary);
+        command
+    };
+    let server = Server::start(command(temporary.path()));
+    assert_eq!(server.token_file.parent(), Some(temporary.path()));
+    let said = refused(command(Path::new("/sys")), &world);
+    for part in ["/proc: ", "/sys: ", "TMPDIR"] {
+        assert!(said.contains(part), "{said}");
+    }
 }
 
 #[test]
