@@ -155,14 +155,16 @@ impl Table {
         self.rows.iter().find(|row| row.bucket == bucket)
     }
 
-    /// Up to three buckets whose names are nearest to `bucket`, nearest first.
+    /// Up to three buckets whose names are nearest to `bucket`, nearest first; those that hold it come before all others,
+    /// as it may be half typed.
     pub fn nearest(&self, bucket: &str) -> Vec<&str> {
         let rows = self.rows.iter();
         let mut scored: Vec<_> = rows
-            .map(|row| (edit_distance(bucket, &row.bucket), row.bucket.as_str()))
+            .map(|row| row.bucket.as_str())
+            .map(|name| (!name.contains(bucket), edit_distance(bucket, name), name))
             .collect();
         scored.sort();
-        scored.into_iter().take(3).map(|(_, name)| name).collect()
+        scored.into_iter().take(3).map(|(.., name)| name).collect()
     }
 }
 
@@ -277,6 +279,8 @@ mod tests {
         assert_eq!(table.find("podaac-ops-cumulus-protectd"), None);
         let near = table.nearest("podaac-ops-cumulus-protectd");
         assert_eq!(near.first(), Some(&"podaac-ops-cumulus-protected"));
+        let near = table.nearest("podaac");
+        assert!(near.iter().all(|name| name.contains("podaac")), "{near:?}");
     }
 
     #[test]

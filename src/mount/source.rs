@@ -58,7 +58,7 @@ fn check_bucket(bucket: &str) -> Result<(), &'static str> {
     if bucket.is_empty() {
         Err("the bucket's name is missing")
     } else if !(3..=255).contains(&bucket.len()) {
-        Err("a bucket's name has 3 to 63 characters")
+        Err("a bucket's name has 3 to 63 characters, and up to 255 if it is an old one")
     } else if !bucket.chars().all(allowed) {
         Err("a bucket's name has letters, digits, dots and hyphens only")
     } else if !bucket.starts_with(|c: char| c.is_ascii_alphanumeric()) || bucket.contains("..") {
