@@ -31,23 +31,26 @@ enum Message {
     Failed(String),
 }
 
-/// Runs `work` in the background. Returns, with the exit status, in the process that the shell waits
+/// Runs `work`, which is to bring `what`, in the background. Returns, with the exit status, in the process that the shell waits
 /// for, and in the one that did the work.
-pub fn run(work: impl FnOnce(&dyn Launcher) -> Result<(), String>) -> ExitCode {
-    match start(work) {
+pub fn run(what: &str, work: impl FnOnce(&dyn Launcher) -> Result<(), String>) -> ExitCode {
+    match start(what, work) {
         Ok(status) => status,
         Err(error) => failed(&format!("cannot go to the background: {error}")),
     }
 }
 
-fn start(work: impl FnOnce(&dyn Launcher) -> Result<(), String>) -> nix::Result<ExitCode> {
+fn start(
+    what: &str,
+    work: impl FnOnce(&dyn Launcher) -> Result<(), String>,
+) -> nix::Result<ExitCode> {
     let inherited = inherited();
     // Not for programs that are started later, such as fusermount3.
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
     // SAFETY: there is one thread, so the child can do whatever the parent could.
     if let ForkResult::Parent { child } = unsafe { fork() }? {
         drop(writer);
-        let status = watch(File::from(reader));
+        let status = watch(File::from(reader), what);
         let _ = nix::sys::wait::waitpid(child, None);
         return Ok(status);
     }
@@ -55,7 +58,7 @@ fn start(work: impl FnOnce(&dyn Launcher) -> Result<(), String>) -> nix::Result<
     setsid()?;
     // SAFETY: as above.
     if let ForkResult::Parent { .. } = unsafe { fork() }? {
-        // Without running destructors or flushing what the first process has buffered, too.
+        // No destructors run, and of the first process nothing is buffered that this could write, too.
         std::process::exit(0);
     }
     let shell = Shell {
@@ -126,8 +129,8 @@ impl Launcher for Shell {
     }
 }
 
-/// Waits for what the grandchild tells; the exit status for the shell.
-fn watch(pipe: File) -> ExitCode {
+/// Waits for what the grandchild, which is to bring `what`, tells; the exit status for the shell.
+fn watch(pipe: File, what: &str) -> ExitCode {
     let begin = Instant::now();
     let mut worker = None;
     let mut lines = BufReader::new(pipe);
@@ -142,7 +145,10 @@ fn watch(pipe: File) -> ExitCode {
                         let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
                     }
                     let seconds = PATIENCE.as_secs();
-                    return failed(&format!("gave up: no mount within {seconds} s"));
+                    return failed(&format!(
+                        "gave up: no {what} within {seconds} s. Perhaps a file system does not answer, as that of \
+                         the mountpoint, the login or the log; run it with --foreground and -v to see where it waits"
+                    ));
                 }
                 Err(nix::errno::Errno::EINTR) => continue,
                 _ => {}

@@ -17,7 +17,11 @@ fn main() -> ExitCode {
         Err(message) => Err(message),
         Ok(Command::Tool { tool, log }) => use_tool(&tool, &log),
         Ok(Command::Mount(run)) if run.foreground => work(&run, &Terminal::new(&run)),
-        Ok(Command::Mount(run)) => return background::run(|shell| work(&run, shell)),
+        Ok(Command::Mount(run)) => {
+            let (source, place) = (&run.mount.source, run.mount.mountpoint.display());
+            let what = format!("mount of {source} on {place}");
+            return background::run(&what, |shell| work(&run, shell));
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

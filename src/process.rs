@@ -1,7 +1,8 @@
 //! What concerns the process as a whole: its secrets, its memory, and the signals that end it.
 
 use std::io;
-use std::sync::RwLock;
+use std::sync::{RwLock, mpsc};
+use std::time::Duration;
 
 use nix::sys::signal::{SigHandler, Signal as Number};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -48,6 +49,29 @@ pub fn ignore_announcements() {
         let set = unsafe { nix::sys::signal::signal(number, SigHandler::SigIgn) };
         debug_assert!(set.is_ok(), "{number} can be ignored");
     }
+}
+
+/// How long to wait for a file that may lie on a file system that does not answer; a local disk does in milliseconds.
+pub const FILE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What `look` finds within `patience`. Needs no runtime, and leaves no thread behind unless it comes too late.
+pub fn within<T: Send + 'static>(
+    patience: Duration,
+    look: impl FnOnce() -> T + Clone + Send + 'static,
+) -> Option<T> {
+    let (sender, receiver) = mpsc::channel();
+    let on_thread = look.clone();
+    let send = move || {
+        // Nobody hears it any more where it comes too late.
+        let _ = sender.send(on_thread());
+    };
+    let Ok(thread) = std::thread::Builder::new().spawn(send) else {
+        return Some(look());
+    };
+    let found = receiver.recv_timeout(patience).ok()?;
+    // Later the process forks, and must have no other thread then.
+    let _ = thread.join();
+    Some(found)
 }
 
 /// Finds out whether `count` threads can be started beside each other: libraries panic where one of theirs cannot.
@@ -108,5 +132,19 @@ impl Signals {
             _ = self.xcpu.recv() => "SIGXCPU",
             _ = self.hup.recv() => "SIGHUP",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_answer_is_given_up() {
+        let hangs = || loop {
+            std::thread::park();
+        };
+        assert_eq!(within::<()>(Duration::from_millis(20), hangs), None);
+        assert_eq!(within(FILE_PATIENCE, || 7), Some(7));
     }
 }

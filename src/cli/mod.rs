@@ -18,6 +18,7 @@ use clap::{CommandFactory, FromArgMatches, Subcommand};
 use crate::earthdata::Table;
 use crate::log;
 use crate::mount::Config;
+use crate::process::{self, FILE_PATIENCE};
 use crate::tools::Tool;
 use mount::MountArgs;
 use tools::ToolArgs;
@@ -53,23 +54,33 @@ pub struct Run {
 /// # Errors
 /// A message for the user.
 pub fn read() -> Result<Command, String> {
-    parse(std::env::args_os(), &known_buckets()).unwrap_or_else(|error| error.exit())
+    let known = known_buckets();
+    let table = known.clone().unwrap_or_else(|_| Table::built_in());
+    let command = parse(std::env::args_os(), &table).unwrap_or_else(|error| error.exit());
+    known.and(command)
 }
 
-/// The user's own table where there is one, and the built-in one.
-fn known_buckets() -> Table {
+/// The user's own table where there is one, and the built-in one; a message where that cannot be told.
+fn known_buckets() -> Result<Table, String> {
     let built_in = Table::built_in();
     let Some(path) = places::table_of_buckets() else {
-        return built_in;
+        return Ok(built_in);
     };
-    match Table::read(&path) {
-        Ok(Some(own)) => own.or(built_in),
-        Ok(None) => built_in,
-        Err(error) => {
-            let path = path.display();
+    let own = path.clone();
+    let read = process::within(FILE_PATIENCE, move || Table::read(&own));
+    let path = path.display();
+    match read {
+        Some(Ok(Some(own))) => Ok(own.or(built_in)),
+        Some(Ok(None)) => Ok(built_in),
+        Some(Err(error)) => {
             eprintln!("s3credmount: the table of buckets in {path} is not used: {error}");
-            built_in
+            Ok(built_in)
         }
+        // The thread that waits for it forbids to go to the background.
+        None => Err(format!(
+            "cannot look for a table of buckets in {path}: the file system does not answer. Name a directory on \
+             another one by XDG_CACHE_HOME, also without such a table"
+        )),
     }
 }
 

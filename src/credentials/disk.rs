@@ -1,14 +1,10 @@
 //! Files that may lie on a file system that does not answer: whoever asks for them there hears so, and goes on.
 
-use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::path::Path;
 
 use super::store::{self, StoreError};
+use crate::process::{self, FILE_PATIENCE};
 use crate::sync::{Arc, Semaphore};
-
-/// A local disk answers in milliseconds.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Does one thing at a time.
 #[derive(Debug)]
@@ -38,7 +34,7 @@ impl Disk {
             let _turn = turn;
             work()
         });
-        tokio::time::timeout(PATIENCE, done).await.ok()?.ok()
+        tokio::time::timeout(FILE_PATIENCE, done).await.ok()?.ok()
     }
 }
 
@@ -48,32 +44,16 @@ impl Disk {
 /// # Errors
 /// [`StoreError`]: it cannot be used.
 pub fn check_directory(directory: &Path) -> Result<(), StoreError> {
-    within(PATIENCE, directory, store::check_directory)
-}
-
-fn within(
-    patience: Duration,
-    directory: &Path,
-    check: fn(&Path) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    let (sender, receiver) = mpsc::channel();
-    let path: PathBuf = directory.to_owned();
-    let look = move || {
-        // Nobody hears it any more where it comes too late.
-        let _ = sender.send(check(&path));
-    };
-    let Ok(thread) = std::thread::Builder::new().spawn(look) else {
-        return check(directory);
-    };
-    let checked = receiver.recv_timeout(patience);
-    let checked = checked.map_err(|_| StoreError::Silent(directory.to_owned()))?;
-    // Later the process forks, and must have no other thread then.
-    let _ = thread.join();
-    checked
+    let path = directory.to_owned();
+    let checked = process::within(FILE_PATIENCE, move || store::check_directory(&path));
+    checked.unwrap_or_else(|| Err(StoreError::Silent(directory.to_owned())))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]
@@ -86,7 +66,7 @@ mod tests {
         for _ in 0..1000 {
             assert_eq!(disk.run(|| ()).await, None);
         }
-        assert!(begin.elapsed() < PATIENCE);
+        assert!(begin.elapsed() < FILE_PATIENCE);
         drop(release);
         while disk.run(|| ()).await.is_none() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -98,15 +78,5 @@ mod tests {
                 "one after the other"
             );
         }
-    }
-
-    #[test]
-    fn a_directory_on_a_file_system_that_does_not_answer_is_given_up() {
-        let hangs = |_: &Path| loop {
-            std::thread::park();
-        };
-        let silent = within(Duration::from_millis(20), Path::new("/there"), hangs);
-        let said = silent.expect_err("it hangs").to_string();
-        assert_eq!(said, "/there: the file system does not answer");
     }
 }

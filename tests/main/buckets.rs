@@ -4,10 +4,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use mock_earthdata::{Cmr, CmrTrouble, Content, DEFAULT_TOKEN, World};
+use mock_earthdata::{Cmr, CmrTrouble, Content, DEFAULT_TOKEN, Fault, FaultRule, World};
 use tempfile::TempDir;
 
-use crate::support::{bare_program, world};
+use crate::support::{Mount, bare_program, eventually, wait, world};
 
 fn empty() -> World {
     world([("file", Content::from("content"))])
@@ -53,6 +53,27 @@ fn failed(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// As the home of a user on a file server that is out of reach.
+#[test]
+fn a_home_that_does_not_answer_is_named_and_not_waited_for() {
+    let silent = empty();
+    let other = Mount::with_args(&silent, &["--operation-timeout", "600"]);
+    silent.script(FaultRule::on_any().fault(Fault::StallBefore(None)));
+    let log = tempfile::NamedTempFile::new().expect("a log");
+    let mut command = bare_program();
+    command.args(["prod-lads", "/no/such/place"]);
+    command.env("XDG_CACHE_HOME", other.path("cache"));
+    command.stderr(log.reopen().expect("a log"));
+    let mut child = command.spawn().expect("it starts");
+    let said = || std::fs::read_to_string(log.path()).expect("a log");
+    eventually("it gives up", || said().contains("does not answer"));
+    assert!(said().contains("XDG_CACHE_HOME"), "{}", said());
+    // The kernel lets nobody go who waits for this one.
+    silent.clear_faults();
+    silent.kill_connections();
+    assert_eq!(wait(&mut child).expect("it ends").code(), Some(1));
 }
 
 #[test]

@@ -21,6 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "log",
             "memory",
             "network",
+            "process",
         ],
     ),
     (
@@ -56,7 +57,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("reader", &["cache", "s3"]),
     ("cache", &["s3", "memory"]),
     ("s3", &["credentials", "network"]),
-    ("credentials", &["earthdata", "network"]),
+    ("credentials", &["earthdata", "network", "process"]),
     ("earthdata", &["network"]),
     ("instance", &["network"]),
     ("log", &[]),
