@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     process::protect_secrets();
     process::tame_the_allocator();
     process::ignore_announcements();
+    process::keep_files_private();
     let result = match cli::read() {
         Err(message) => Err(message),
         Ok(Command::Tool { tool, log }) => use_tool(&tool, &log),

@@ -39,6 +39,12 @@ pub fn give_back_memory() {
     }
 }
 
+/// Files and directories that this process makes have the modes that they are made with, whatever umask was set, and are
+/// for this user alone.
+pub fn keep_files_private() {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+}
+
 /// Ignores what would end the process for nothing, and so do the programs that it starts: batch systems
 /// announce the end of a job to all that runs in it, and a file larger than `ulimit -f` allows costs lines of
 /// the log.

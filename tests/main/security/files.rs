@@ -35,11 +35,20 @@ impl Home {
         self.0.path().join(name)
     }
 
-    /// The program as it runs by default, whatever the umask.
+    /// The program as it runs by default.
     fn program(&self, world: &World, has_runtime_directory: bool) -> Command {
+        self.program_with_umask(world, has_runtime_directory, "0")
+    }
+
+    fn program_with_umask(
+        &self,
+        world: &World,
+        has_runtime_directory: bool,
+        umask: &str,
+    ) -> Command {
         let given = program(world);
         let mut shell = Command::new("sh");
-        shell.args(["-c", "umask 0; exec \"$@\"", "sh"]);
+        shell.args(["-c", &format!("umask {umask}; exec \"$@\""), "sh"]);
         let mut command = support::started_by(shell, &given);
         command
             .env("HOME", self.0.path())
@@ -128,16 +137,19 @@ fn mount_and_read(home: &Home, mut program: Command) -> Output {
 #[test]
 fn credentials_and_the_log_are_all_that_is_written_and_for_this_user_alone() {
     let world = small_world();
-    let homes = [(Home::new(), true), (Home::new(), false)];
+    let homes = [(true, "0"), (false, "0"), (false, "0177")];
+    let homes =
+        homes.map(|(has_runtime_directory, umask)| (Home::new(), has_runtime_directory, umask));
     if is_root() {
-        only_writable(&homes.each_ref().map(|(home, _)| home.0.path())).expect("root can");
+        only_writable(&homes.each_ref().map(|(home, ..)| home.0.path())).expect("root can");
         let elsewhere = std::fs::write("/s3credmount-test", "");
         let elsewhere = elsewhere.expect_err("read-only");
         assert_eq!(elsewhere.raw_os_error(), Some(libc::EROFS));
     }
-    for (home, has_runtime_directory) in &homes {
+    for (home, has_runtime_directory, umask) in &homes {
         let before = home.tree();
-        let output = mount_and_read(home, home.program(&world, *has_runtime_directory));
+        let program = home.program_with_umask(&world, *has_runtime_directory, umask);
+        let output = mount_and_read(home, program);
         assert!(output.status.success(), "{output:?}");
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
         let mut written = home.tree();
