@@ -83,8 +83,8 @@ pub(super) struct Directory {
 
 /// What a directory costs of which nothing is known: this, and its place in the table.
 const EMPTY_BYTES: u64 = 300;
-/// What an interval costs: two bounds, tree node, vector.
-const INTERVAL_BYTES: u64 = 150;
+/// What an interval costs beside the bytes of its bounds: tree node, vector, allocations.
+const INTERVAL_BYTES: u64 = 200;
 /// What a file costs beside its key: version with its ETag, reference counts, allocations.
 const FILE_BYTES: u64 = 160;
 /// What a directory costs beside its prefix.
@@ -335,16 +335,17 @@ impl Directory {
         nodes.filter(move |node| self.place_of(node) > at.as_slice())
     }
 
-    fn cost(&self, interval: &Interval) -> u64 {
+    fn cost(start: &[u8], interval: &Interval) -> u64 {
         let one = |node: &Node| match node {
             Node::File(version) => FILE_BYTES + version.key.len() as u64,
             Node::Directory(dir) => DIRECTORY_BYTES + dir.prefix.len() as u64,
         };
-        INTERVAL_BYTES + interval.nodes.iter().map(one).sum::<u64>()
+        let bounds = start.len() + interval.end.as_ref().map_or(0, |end| end.len());
+        INTERVAL_BYTES + bounds as u64 + interval.nodes.iter().map(one).sum::<u64>()
     }
 
     fn put(&mut self, start: Box<[u8]>, interval: Interval) {
-        self.bytes += self.cost(&interval);
+        self.bytes += Self::cost(&start, &interval);
         self.intervals.insert(start, interval);
     }
 
@@ -368,7 +369,7 @@ impl Directory {
             let Some(mut interval) = self.intervals.remove(&start) else {
                 continue;
             };
-            self.bytes -= self.cost(&interval);
+            self.bytes -= Self::cost(&start, &interval);
             if let Some(span_end) = &span.end
                 && interval
                     .end
@@ -424,7 +425,8 @@ impl Directory {
                 "{node:?}"
             );
         }
-        let intervals = self.intervals.values().map(|found| self.cost(found));
+        let intervals = self.intervals.iter();
+        let intervals = intervals.map(|(start, found)| Self::cost(start, found));
         let bytes = EMPTY_BYTES + self.prefix.len() as u64 + intervals.sum::<u64>();
         assert_eq!(bytes, self.bytes);
     }

@@ -137,6 +137,19 @@ fn a_span_that_holds_nothing_tells_nothing() {
     directory.check_sound();
 }
 
+/// Names that were asked for and are not there have bounds and nothing else.
+#[test]
+fn bounds_count_by_their_length() {
+    let mut directory = Directory::new(Arc::from(""), None);
+    let before = directory.bytes();
+    let name = "n".repeat(200);
+    directory.learn(Span::point(&name), Instant::now(), Vec::new());
+    let one = directory.bytes() - before;
+    assert!(one > 2 * 200 + 72, "{one}");
+    directory.forget(&name);
+    assert_eq!(directory.bytes(), before);
+}
+
 #[test]
 fn facts_outside_the_span_stay_and_those_inside_go() {
     let mut directory = Directory::new(Arc::from(""), None);
