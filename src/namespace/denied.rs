@@ -57,11 +57,18 @@ impl Namespace {
 
     /// Whether S3 has denied to list `dir` lately, or a directory above it, and never listed one of them.
     pub(super) fn is_denied(&self, dir: &Dir) -> bool {
-        let believed = self.believed();
+        self.is_any(&dir.prefix, |prefix| self.was_just_denied(prefix)) && !self.was_listed(dir)
+    }
+
+    /// The same of `dir` alone: where a directory above it was denied, it may be listed all the same.
+    pub(super) fn is_itself_denied(&self, dir: &Dir) -> bool {
+        self.was_just_denied(&dir.prefix) && !self.was_listed(dir)
+    }
+
+    fn was_just_denied(&self, prefix: &str) -> bool {
         let directories = lock(&self.directories);
-        let denied = |prefix: &str| directories.known.peek(prefix)?.denied;
-        self.is_any(&dir.prefix, |prefix| denied(prefix).is_some_and(&believed))
-            && !self.is_any(&dir.prefix, |prefix| directories.listed.contains(prefix))
+        let denied = directories.known.peek(prefix).and_then(|dir| dir.denied);
+        denied.is_some_and(self.believed())
     }
 
     /// Whether `is` is true of the directory `prefix`, or of one above it.
@@ -132,29 +139,52 @@ impl Namespace {
             .cloned()
             .map(|at| self.head_of(dir, at, request))
             .collect();
-        let heads: Vec<_> = stream::iter(heads).buffered(SIDE_BY_SIDE).collect().await;
+        let mut heads = stream::iter(heads).buffered(SIDE_BY_SIDE);
         let mut named = Named {
             nodes: Vec::with_capacity(page.len()),
             end: end.map(|last| just_behind(last).into_boxed_slice()),
             asked: Instant::now(),
         };
-        // Numbers are given in the order of the names, not of the answers.
-        for (at, found) in page.iter().zip(heads) {
-            let (node, asked) = match found? {
-                Found::Known(node, asked) => (node, asked),
-                Found::Directory => {
-                    let name = at.trim_end_matches('/');
-                    (
-                        self.learn_directory(dir, name, true, named.asked),
-                        named.asked,
-                    )
-                }
-                Found::Head(meta, asked) => (self.learn_file(dir, at, meta, asked), asked),
+        let mut failed = None;
+        // Numbers are given in the order of the names, not of the answers. All that comes is learned, as it
+        // comes: where one fails, or the time is over, who asks again goes on from there.
+        for at in &page {
+            let Some(found) = heads.next().await else {
+                break;
             };
-            named.asked = named.asked.min(asked);
-            named.nodes.extend(node);
+            match found {
+                Ok(found) => {
+                    let (node, asked) = self.learn_found(dir, at, found, named.asked);
+                    named.asked = named.asked.min(asked);
+                    named.nodes.extend(node);
+                }
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
+            }
         }
-        Ok(named)
+        match failed {
+            None => Ok(named),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// Notes what was found at a supplied place, a directory at `asked`.
+    fn learn_found(
+        &self,
+        dir: &Dir,
+        at: &str,
+        found: Found,
+        asked: Instant,
+    ) -> (Option<Node>, Instant) {
+        match found {
+            Found::Known(node, asked) => (node, asked),
+            Found::Directory => {
+                let name = at.trim_end_matches('/');
+                (self.learn_directory(dir, name, true, asked), asked)
+            }
+            Found::Head(meta, asked) => (self.learn_file(dir, at, meta, asked), asked),
+        }
     }
 
     /// What stands at a supplied place.

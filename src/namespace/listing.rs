@@ -133,7 +133,7 @@ impl Listing {
             namespace.entered(&self.dir, request);
         }
         self.is_named |= self.ranges.is_none()
-            && namespace.is_denied(&self.dir)
+            && namespace.is_itself_denied(&self.dir)
             && namespace.has_names(&self.dir);
         if self.is_named {
             return self.next_named(namespace, &from, request).await.map(Some);

@@ -117,7 +117,8 @@ fn with_keys(world: &mock_earthdata::World, list: &str) -> (Mount, tempfile::Tem
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("keys");
     fs::write(&file, list).expect("a list");
-    let mount = Mount::with_args(world, &["--keys", file.to_str().expect("UTF-8")]);
+    let file = file.to_str().expect("UTF-8");
+    let mount = Mount::with_args(world, &["--keys", file, "--operation-timeout", "5"]);
     (mount, directory)
 }
 
@@ -142,9 +143,9 @@ fn a_list_of_keys_supplies_names() {
     assert_eq!(mount.names(""), ["a", "top.nc"]);
     world.reset_counters();
     assert_eq!(mount.names("a"), ["b", "x.h5", "y.h5"]);
-    // HEADs side by side, and nothing more for sizes and opens.
+    // Whether just this directory is listed, then HEADs side by side, and nothing more for sizes and opens.
     let counters = world.counters();
-    assert_eq!((counters.head, counters.list, counters.depth), (3, 0, 1));
+    assert_eq!((counters.head, counters.list, counters.depth), (3, 1, 2));
     for key in ["a/x.h5", "a/y.h5"] {
         let size = fs::metadata(mount.path(key)).expect("stat").len();
         assert_eq!(size, key.len() as u64);
@@ -157,6 +158,46 @@ fn a_list_of_keys_supplies_names() {
     for absent in ["a/none", "none", "a/b/none"] {
         assert_eq!(stat_errno(&mount, absent), Some(libc::ENOENT), "{absent}");
     }
+}
+
+#[test]
+fn a_directory_that_may_be_listed_is_shown_whole_beside_a_list_of_keys() {
+    promised("A directory below that may be listed is listed.");
+    let objects = [
+        "listed/a.h5",
+        "listed/b.h5",
+        "listed/c/d.h5",
+        "hidden/e.h5",
+        "hidden/f.h5",
+    ];
+    let world = unlisted(&objects, ListAccess::Below(vec!["listed/".to_owned()]));
+    let (mount, _directory) = with_keys(&world, "listed/a.h5\nhidden/e.h5\n");
+    assert_eq!(mount.names(""), ["hidden", "listed"]);
+    assert_eq!(mount.names("listed"), ["a.h5", "b.h5", "c"]);
+    assert_eq!(mount.names("listed/c"), ["d.h5"]);
+    world.reset_counters();
+    for _ in 0..3 {
+        assert_eq!(mount.names("hidden"), ["e.h5"]);
+    }
+    // Once for the TTL.
+    let counters = world.counters();
+    assert_eq!((counters.head, counters.list), (1, 1));
+}
+
+#[test]
+fn what_was_found_of_a_list_of_keys_stays_when_the_time_is_over() {
+    let objects = ["d/a.h5", "d/b.h5", "d/c.h5"];
+    let world = unlisted(&objects, ListAccess::Nowhere);
+    let (mount, _directory) = with_keys(&world, &objects.join("\n"));
+    mount.names("");
+    let rule = FaultRule::on(Op::Head).key("d/a.h5");
+    world.script(rule.fault(Fault::StallBefore(None)));
+    let listed = fs::read_dir(mount.path("d")).and_then(|mut all| all.next().transpose());
+    assert_eq!(errno(listed), Some(libc::ETIMEDOUT));
+    world.clear_faults();
+    world.reset_counters();
+    assert_eq!(mount.names("d"), ["a.h5", "b.h5", "c.h5"]);
+    assert_eq!(world.counters().head, 1);
 }
 
 #[test]
