@@ -15,8 +15,9 @@ pub(super) fn is_sayable(component: &str) -> bool {
 /// Says that the listing of a directory left out `count` keys, if it did.
 pub(super) fn warn_of_left_out(directory: &str, count: usize) {
     if count > 0 {
+        let keys = if count == 1 { "key is" } else { "keys are" };
         tracing::warn!(
-            "{count} keys are left out of the directory {directory:?}, because no path can name them \
+            "{count} {keys} left out of the directory {directory:?}, because no path can name them \
              (empty, `.`, `..`, NUL or more than 255 bytes between slashes)"
         );
     }

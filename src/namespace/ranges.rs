@@ -7,8 +7,9 @@
 //!
 //! Invariants: ranges are in order, and each begins where the one before it ends, so nothing is lost or
 //! doubled whatever the keys look like and whatever changes meanwhile; a page that goes beyond the end
-//! of its range is cut there. No bound holds a `/`, as a LIST that starts inside a common prefix lists
-//! that prefix again. Pages that wait for the reader, and those under way, are at most twice [`AHEAD`].
+//! of its range is cut there. No bound at which a range is split holds a `/`, as a LIST that starts inside
+//! a common prefix lists that prefix again; only the first range may begin so. Pages that wait for the
+//! reader, and those under way, are at most twice [`AHEAD`].
 
 use std::collections::VecDeque;
 
@@ -102,7 +103,8 @@ struct Bound {
 }
 
 impl Ranges {
-    /// What lies behind `after`, which is a place of the directory without a `/` in it, or empty.
+    /// What lies behind `after`, which is empty or a place of the directory. Where it lies in a common prefix, that
+    /// prefix comes first.
     pub(super) fn new(s3: Arc<S3>, prefix: Arc<str>, after: String) -> Self {
         let mut ranges = Self {
             s3,

@@ -165,7 +165,8 @@ fn components_that_no_path_can_say_are_left_out_and_harm_nobody() {
         if !key.is_empty() {
             assert_eq!(mount.read(key), key.as_bytes());
         }
-        let line = format!("{count} keys are left out of the directory {directory:?}");
+        let keys = if count == 1 { "key is" } else { "keys are" };
+        let line = format!("{count} {keys} left out of the directory {directory:?}");
         let log = mount.log_with(&line);
         let told = log.lines().filter(|told| told.contains(&line));
         assert_eq!(told.count(), 1, "{directory} in {log}");
