@@ -1,16 +1,29 @@
-//! Names that the kernel is to forget, and when.
+//! What the kernel is to forget, and when: names, and pages that it keeps of open directories.
 //!
 //! It forgets a name under the lock of its directory: it waits for the lookups and listings there, which
 //! may be slow, and whoever comes later waits as well. So a name is told only while nothing is under way
-//! in its directory.
+//! in its directory. Pages it drops without that lock.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroU64;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use crate::sync::{Arc, Condvar, Mutex, lock};
 
 /// What does not fit is found out when the kernel's entry times out.
 const MOST: usize = 1024;
+/// Longer than any mount lives.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Something to forget.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A name in the directory with this inode number.
+    Name(NonZeroU64, String),
+    /// The pages of the directory with this inode number.
+    Pages(u64),
+}
 
 /// What the kernel is to forget, by the inode numbers of directories.
 #[derive(Debug, Default)]
@@ -26,17 +39,28 @@ struct State {
     under_way: HashMap<u64, usize>,
     /// For these to end.
     waiting: HashMap<u64, HashSet<String>>,
+    /// Of directories that are open: when what their pages hold is true no more.
+    pages: HashMap<u64, Instant>,
+    /// When whoever waits looks again.
+    looks_again: Option<Instant>,
     is_closed: bool,
 }
 
 impl State {
-    fn next(&mut self) -> Option<(NonZeroU64, String)> {
+    fn next(&mut self) -> Option<Change> {
         if self.is_closed {
             return None;
         }
+        let first = self.pages.iter().min_by_key(|(_, at)| **at);
+        if let Some((&inode, at)) = first
+            && *at <= Instant::now()
+        {
+            self.pages.remove(&inode);
+            return Some(Change::Pages(inode));
+        }
         while let Some((parent, name)) = self.due.pop_front() {
             if !self.under_way.contains_key(&parent.get()) {
-                return Some((parent, name));
+                return Some(Change::Name(parent, name));
             }
             self.waiting.entry(parent.get()).or_default().insert(name);
         }
@@ -54,28 +78,57 @@ impl Changes {
         }
     }
 
-    /// All names, and none of those before.
+    /// All names, and none of those before; and all pages.
     pub(super) fn replace(&self, names: Vec<(NonZeroU64, String)>) {
         let mut state = lock(&self.state);
         state.waiting.clear();
         state.due = names.into();
+        let now = Instant::now();
+        state.pages.values_mut().for_each(|at| *at = now);
         self.is_due.notify_one();
     }
 
-    /// From now on, no name is told.
+    /// The pages of the open directory `inode`, so much later, or before.
+    pub(super) fn drop_pages(&self, inode: u64, later: Duration) {
+        let at = Instant::now() + later.min(NEVER);
+        let mut state = lock(&self.state);
+        let due = state.pages.entry(inode).or_insert(at);
+        *due = at.min(*due);
+        if state.looks_again.is_none_or(|looks_again| at < looks_again) {
+            self.is_due.notify_one();
+        }
+    }
+
+    /// No pages of `inode`, which is not open any more: who opens it next looks whether they are true.
+    pub(super) fn leave_pages(&self, inode: u64) {
+        lock(&self.state).pages.remove(&inode);
+    }
+
+    /// From now on, nothing is told.
     pub fn close(&self) {
         lock(&self.state).is_closed = true;
     }
 
-    /// Waits for a name to tell of, with the inode number of its directory.
-    pub fn next(&self) -> (NonZeroU64, String) {
+    /// Waits for something to tell of.
+    pub fn next(&self) -> Change {
         let mut state = lock(&self.state);
         loop {
             if let Some(next) = state.next() {
                 return next;
             }
-            let woken = self.is_due.wait(state);
-            state = woken.unwrap_or_else(std::sync::PoisonError::into_inner);
+            let first = state.pages.values().min().copied();
+            state.looks_again = first.filter(|_| !state.is_closed);
+            state = match state.looks_again {
+                None => self
+                    .is_due
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(at) => {
+                    let left = at.saturating_duration_since(Instant::now());
+                    let woken = self.is_due.wait_timeout(state, left);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
     }
 
@@ -123,6 +176,16 @@ impl Drop for UnderWay {
 }
 
 #[cfg(test)]
+impl Changes {
+    /// The directories of which pages are to be dropped some time.
+    pub(super) fn pages_to_drop(&self) -> Vec<u64> {
+        let mut inodes: Vec<_> = lock(&self.state).pages.keys().copied().collect();
+        inodes.sort_unstable();
+        inodes
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -135,12 +198,12 @@ mod tests {
             changes.add(busy, "a".to_owned());
         }
         changes.add(idle, "b".to_owned());
-        assert_eq!(changes.next(), (idle, "b".to_owned()));
+        assert_eq!(changes.next(), Change::Name(idle, "b".to_owned()));
         let [first, last] = lookups;
         drop(first);
         assert_eq!(lock(&changes.state).next(), None);
         drop(last);
-        assert_eq!(changes.next(), (busy, "a".to_owned()));
+        assert_eq!(changes.next(), Change::Name(busy, "a".to_owned()));
         let state = lock(&changes.state);
         assert!(state.due.is_empty() && state.under_way.is_empty() && state.waiting.is_empty());
     }

@@ -51,6 +51,14 @@ impl Listed {
     }
 }
 
+/// How far a read came.
+#[derive(Debug)]
+pub(super) enum Reached {
+    Entries,
+    /// All of the kernel's pages may be filled now: with this state of the directory, if it is one.
+    End(Option<Revision>),
+}
+
 impl OpenDirectory {
     pub(super) fn new(namespace: &Namespace, dir: Arc<Dir>, pages: Pages) -> Self {
         let listed = Listed {
@@ -64,20 +72,24 @@ impl OpenDirectory {
         }
     }
 
-    /// Hands entries to `take`, from the `skip`-th on, until it answers false or there are no more.
-    /// `skip` 0 after other reads lists anew, as `rewinddir` does. Returns, if `skip` is the end and the
-    /// kernel's pages are filled, which state of the directory they are of.
+    /// Hands entries to `take`, from the `skip`-th on, until it answers false or there are no more. Without
+    /// `skip` it begins, and after other reads it lists anew, as `rewinddir` does.
     pub(super) async fn read(
         &self,
         namespace: &Arc<Namespace>,
-        skip: usize,
+        skip: Option<usize>,
         request: &Request,
         mut take: impl FnMut(&Entry, Duration) -> bool,
-    ) -> Result<Option<Revision>, Error> {
+    ) -> Result<Reached, Error> {
         let mut listed = self.listed.lock().await;
-        if skip == 0 && listed.len() > 0 {
+        if skip.is_none() && (listed.len() > 0 || listed.listing.is_over()) {
             *listed = Listed::new(namespace, &self.dir);
         }
+        if skip.is_some() && listed.is_first && listed.len() == 0 && self.pages == Pages::Use {
+            // What comes before was read from the kernel's pages, which it has dropped.
+            listed.listing.go_on_as_known();
+        }
+        let skip = skip.unwrap_or(0);
         if skip < listed.gone {
             listed.go_back(namespace, &self.dir, skip);
         }
@@ -89,7 +101,7 @@ impl OpenDirectory {
             }
             match listed.listing.next(namespace, request).await? {
                 Some(more) => listed.entries.extend(more),
-                None => return Ok(listed.fills(self.pages)),
+                None => return Ok(Reached::End(listed.fills(self.pages))),
             }
             let behind = skip.saturating_sub(listed.gone).min(listed.entries.len());
             if behind > KEPT {
@@ -97,12 +109,13 @@ impl OpenDirectory {
                 listed.gone += behind - KEPT;
             }
         }
-        for entry in listed.entries.range(skip - listed.gone..) {
+        let from = skip - listed.gone;
+        for entry in listed.entries.range(from..) {
             if !take(entry, namespace.entry_fresh_for(entry)) {
                 break;
             }
         }
-        Ok(None)
+        Ok(Reached::Entries)
     }
 }
 

@@ -16,13 +16,13 @@ mod siblings;
 use std::time::{Duration, SystemTime};
 
 use along::Along;
-use directory::OpenDirectory;
+use directory::{OpenDirectory, Reached};
 use failed::FailedLookups;
 use handles::Handles;
 use pages::KernelPages;
 use siblings::{Ahead, Room, Siblings};
 
-pub use changes::{Changes, UnderWay};
+pub use changes::{Change, Changes, UnderWay};
 pub use pages::Pages;
 
 use crate::cache::Slice;
@@ -102,6 +102,7 @@ impl std::fmt::Debug for Fs {
 impl Fs {
     /// The file system over `namespace` and `reader`, which share one bucket.
     pub fn new(namespace: Namespace, reader: Arc<Reader>, ownership: Ownership) -> Self {
+        let changes = Arc::<Changes>::default();
         Self {
             namespace: Arc::new(namespace),
             reader,
@@ -109,14 +110,14 @@ impl Fs {
             files: Handles::default(),
             directories: Handles::default(),
             siblings: Siblings::default(),
-            kernel_pages: KernelPages::default(),
+            kernel_pages: KernelPages::new(Arc::clone(&changes)),
             failed: FailedLookups::default(),
             along: Along::default(),
-            changes: Arc::default(),
+            changes,
         }
     }
 
-    /// The names that the kernel is to forget.
+    /// What the kernel is to forget.
     pub fn changes(&self) -> Arc<Changes> {
         Arc::clone(&self.changes)
     }
@@ -366,23 +367,26 @@ impl Fs {
     }
 
     /// Hands the entries of an open directory to `take`, from the `skip`-th on, until it answers
-    /// false or there are no more. `skip` 0 after other reads lists anew, as `rewinddir` does.
+    /// false or there are no more. Without `skip` it begins, and after other reads it lists anew, as
+    /// `rewinddir` does.
     ///
     /// # Errors
     /// As S3 says, if not one entry could be handed out.
     pub async fn read_directory(
         &self,
         handle: u64,
-        skip: usize,
+        skip: Option<usize>,
         request: &Request,
         take: impl FnMut(&Entry, Duration) -> bool,
     ) -> Result<(), Error> {
         let open = self.directories.get(handle).ok_or(Error::BadHandle)?;
-        let filled = open.read(&self.namespace, skip, request, take).await?;
-        if let Some(revision) = filled
-            && self.namespace.whole(&open.dir) == filled
+        let reached = open.read(&self.namespace, skip, request, take).await?;
+        if let Reached::End(revision) = reached
+            && open.pages != Pages::Forget
         {
-            self.kernel_pages.filled(open.dir.number.get(), revision);
+            let whole = self.namespace.whole(&open.dir);
+            let whole = whole.filter(|(is, _)| Some(*is) == revision);
+            self.kernel_pages.filled(open.dir.number.get(), whole);
         }
         Ok(())
     }

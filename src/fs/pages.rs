@@ -2,12 +2,15 @@
 //!
 //! It fills them by position: where one reader stops, another one goes on, with what its own listing
 //! has there. So one at a time may fill those of a directory, and they are good only if it came to the
-//! end while all that it listed was true.
+//! end while all that it listed was true. When that is over, those of a directory that is still open are
+//! dropped: who reads them again would be shown what was, for as long as he has it open.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
+use super::changes::Changes;
 use crate::namespace::Revision;
-use crate::sync::{Mutex, lock};
+use crate::sync::{Arc, Mutex, lock};
 
 /// What the kernel may do with the pages of a directory that it opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +23,14 @@ pub enum Pages {
     Use,
 }
 
-/// What the kernel has, by inode number.
-#[derive(Debug, Default)]
-pub(super) struct KernelPages(Mutex<HashMap<u64, Kept>>);
+/// What the kernel has.
+#[derive(Debug)]
+pub(super) struct KernelPages {
+    /// By inode number.
+    kept: Mutex<HashMap<u64, Kept>>,
+    /// Which are to be dropped, and when. Locked while `kept` is.
+    changes: Arc<Changes>,
+}
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -33,11 +41,20 @@ struct Kept {
 }
 
 impl KernelPages {
-    /// Opens a directory of which `revision` is known whole.
-    pub(super) fn open(&self, inode: u64, revision: Option<Revision>) -> Pages {
-        let mut all = lock(&self.0);
+    pub(super) fn new(changes: Arc<Changes>) -> Self {
+        Self {
+            kept: Mutex::default(),
+            changes,
+        }
+    }
+
+    /// Opens a directory of which this state is known whole, and believed for so long.
+    pub(super) fn open(&self, inode: u64, whole: Option<(Revision, Duration)>) -> Pages {
+        let mut all = lock(&self.kept);
         let kept = all.entry(inode).or_default();
-        let pages = if revision.is_some() && kept.revision == revision {
+        let used = whole.filter(|(revision, _)| kept.revision == Some(*revision));
+        let pages = if let Some((_, fresh_for)) = used {
+            self.changes.drop_pages(inode, fresh_for);
             Pages::Use
         } else if kept.open == 0 {
             Pages::Renew
@@ -53,15 +70,27 @@ impl KernelPages {
         pages
     }
 
-    /// Notes that all pages were filled, of the listing `revision`.
-    pub(super) fn filled(&self, inode: u64, revision: Revision) {
-        self.change(inode, |kept| kept.revision = Some(revision));
+    /// Notes that all pages may be filled: of this state of the directory, which is believed for so long, or
+    /// of no certain one.
+    pub(super) fn filled(&self, inode: u64, whole: Option<(Revision, Duration)>) {
+        self.change(inode, |kept| {
+            kept.revision = whole.map(|(revision, _)| revision);
+            if kept.open > 0 {
+                let fresh_for = whole.map_or(Duration::ZERO, |(_, fresh_for)| fresh_for);
+                self.changes.drop_pages(inode, fresh_for);
+            }
+        });
     }
 
     /// Closes what was opened with these `pages`.
     pub(super) fn close(&self, inode: u64, pages: Pages) {
         let closed = usize::from(pages != Pages::Forget);
-        self.change(inode, |kept| kept.open -= closed);
+        self.change(inode, |kept| {
+            kept.open -= closed;
+            if kept.open == 0 {
+                self.changes.leave_pages(inode);
+            }
+        });
     }
 
     /// Notes that the kernel has forgotten an inode. What was open of it may be closed later.
@@ -70,7 +99,7 @@ impl KernelPages {
     }
 
     fn change(&self, inode: u64, change: impl FnOnce(&mut Kept)) {
-        let mut all = lock(&self.0);
+        let mut all = lock(&self.kept);
         let Some(kept) = all.get_mut(&inode) else {
             return;
         };
@@ -82,7 +111,7 @@ impl KernelPages {
 
     /// From now on, what the kernel has is true no more.
     pub(super) fn forget_all(&self) {
-        for kept in lock(&self.0).values_mut() {
+        for kept in lock(&self.kept).values_mut() {
             kept.revision = None;
         }
     }
@@ -91,14 +120,15 @@ impl KernelPages {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::changes::Change;
 
     #[test]
     fn are_filled_by_one_and_used_while_they_are_true() {
-        let (pages, inode) = (KernelPages::default(), 7);
-        let [old, new] = [Revision::next(), Revision::next()].map(Some);
+        let (pages, inode) = (KernelPages::new(Arc::default()), 7);
+        let [old, new] = [Revision::next(), Revision::next()].map(|it| Some((it, Duration::MAX)));
         assert_eq!(pages.open(inode, None), Pages::Renew);
         assert_eq!(pages.open(inode, None), Pages::Forget);
-        pages.filled(inode, old.expect("a revision"));
+        pages.filled(inode, old);
         assert_eq!(pages.open(inode, old), Pages::Use);
         assert_eq!(pages.open(inode, new), Pages::Forget);
         assert_eq!(pages.open(inode, old), Pages::Forget);
@@ -108,6 +138,30 @@ mod tests {
         assert_eq!(pages.open(inode, old), Pages::Renew);
         pages.close(inode, Pages::Renew);
         pages.forget(inode);
-        assert!(lock(&pages.0).is_empty());
+        assert!(lock(&pages.kept).is_empty());
+    }
+
+    #[test]
+    fn are_dropped_while_they_are_open_when_they_are_true_no_more() {
+        let (changes, hour) = (Arc::<Changes>::default(), Duration::from_secs(3600));
+        let pages = KernelPages::new(Arc::clone(&changes));
+        let revision = Revision::next();
+        // Filled by one who has it open, and used by another one.
+        for inode in [7, 8] {
+            assert_eq!(pages.open(inode, None), Pages::Renew);
+            pages.filled(inode, Some((revision, hour)));
+        }
+        assert_eq!(changes.pages_to_drop(), [7, 8]);
+        pages.close(8, Pages::Renew);
+        assert_eq!(changes.pages_to_drop(), [7]);
+        assert_eq!(pages.open(8, Some((revision, hour))), Pages::Use);
+        assert_eq!(changes.pages_to_drop(), [7, 8]);
+        pages.close(7, Pages::Renew);
+        // Filled by one who lists anew: of no certain state.
+        pages.filled(8, None);
+        assert_eq!(changes.next(), Change::Pages(8));
+        assert_eq!(pages.open(8, Some((revision, hour))), Pages::Forget);
+        pages.close(8, Pages::Use);
+        assert!(changes.pages_to_drop().is_empty());
     }
 }

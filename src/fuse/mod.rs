@@ -372,7 +372,9 @@ async fn list(
         next += 1;
         full = full || add(next, dot, None);
     }
-    let read = fs.read_directory(fh.0, skipped(offset, DOTS), request, |entry, fresh| {
+    // From its beginning, and not from behind the dots.
+    let skip = (offset > 0).then(|| skipped(offset, DOTS));
+    let read = fs.read_directory(fh.0, skip, request, |entry, fresh| {
         next += 1;
         full = full || add(next, entry.name(), Some((&entry.node, fresh)));
         !full

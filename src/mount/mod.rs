@@ -35,7 +35,7 @@ use mountpoint::Mountpoint;
 
 use crate::credentials::{self, Credentials, FIRST_CREDENTIALS, Manager};
 use crate::earthdata;
-use crate::fs::{Fs, Ownership};
+use crate::fs::{Change, Fs, Ownership};
 use crate::namespace::Namespace;
 use crate::network::Network;
 use crate::process::Signals;
@@ -334,15 +334,22 @@ fn warn(launcher: &dyn Launcher, text: &str) {
     launcher.notice(text);
 }
 
-/// Tells the kernel of names that it is to forget. Its lock on the directory may be held by a lookup
+/// Tells the kernel what it is to forget. Its lock on the directory of a name may be held by a lookup
 /// that has just begun, so this has a thread of its own.
 fn tell_of_changes(fs: &Fs, notifier: Notifier) -> io::Result<()> {
     let changes = fs.changes();
     let tell = move || {
         loop {
-            let (parent, name) = changes.next();
-            let told = notifier.inval_entry(INodeNo(parent.get()), OsStr::new(&name));
-            tracing::debug!(name, ?told, "the kernel forgets a name");
+            match changes.next() {
+                Change::Name(parent, name) => {
+                    let told = notifier.inval_entry(INodeNo(parent.get()), OsStr::new(&name));
+                    tracing::debug!(name, ?told, "the kernel forgets a name");
+                }
+                Change::Pages(inode) => {
+                    let told = notifier.inval_inode(INodeNo(inode), 0, 0);
+                    tracing::debug!(inode, ?told, "the kernel forgets the pages of a directory");
+                }
+            }
         }
     };
     let thread = std::thread::Builder::new().name("s3credmount-inval".to_owned());

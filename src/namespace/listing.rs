@@ -69,6 +69,8 @@ pub struct Listing {
     ranges: Option<Ranges>,
     /// S3 denies to list it, and the user supplies its names.
     is_named: bool,
+    /// What is known goes on, though it may not be believed any more.
+    is_as_known: bool,
     /// Files whose name a directory further on may have.
     held: Vec<Entry>,
     /// Names that were left out, because no path can say them.
@@ -87,6 +89,7 @@ impl Listing {
             reached: mark.0,
             ranges: None,
             is_named: false,
+            is_as_known: false,
             held: Vec::new(),
             unsayable: 0,
             stands: Stands::ForAny,
@@ -108,6 +111,16 @@ impl Listing {
             Stands::For(before) if before == was => Stands::For(is),
             Stands::For(_) | Stands::ForNone => Stands::ForNone,
         };
+    }
+
+    /// From here on, it is the rest of a listing that was true when it began.
+    pub fn go_on_as_known(&mut self) {
+        self.is_as_known = true;
+    }
+
+    /// Whether there are no more entries.
+    pub fn is_over(&self) -> bool {
+        self.reached.is_none()
     }
 
     /// Where the next entries begin; none while a file before that is held back.
@@ -148,11 +161,11 @@ impl Listing {
 
     /// The next entries, if memory has them, or gets them from a listing ahead.
     async fn next_known(&mut self, namespace: &Arc<Namespace>, from: &[u8]) -> Option<Vec<Entry>> {
-        let run = match namespace.known_run(&self.dir, from) {
+        let run = match namespace.known_run(&self.dir, from, self.is_as_known) {
             Some(run) => run,
             None => {
                 namespace.listed_ahead(&self.dir).await;
-                namespace.known_run(&self.dir, from)?
+                namespace.known_run(&self.dir, from, false)?
             }
         };
         self.stand(run.revision, run.revision);

@@ -218,17 +218,17 @@ impl Namespace {
         Listing::from_mark(Arc::clone(dir), mark)
     }
 
-    /// Which state of `dir` is known, if all of it is believed now.
-    pub fn whole(&self, dir: &Dir) -> Option<Revision> {
+    /// Which state of `dir` is known, if all of it is believed now, and for how long yet.
+    pub fn whole(&self, dir: &Dir) -> Option<(Revision, Duration)> {
         self.whole_by_prefix(&dir.prefix)
     }
 
-    fn whole_by_prefix(&self, prefix: &str) -> Option<Revision> {
+    fn whole_by_prefix(&self, prefix: &str) -> Option<(Revision, Duration)> {
         let directories = lock(&self.directories);
         let known = directories.known.peek(prefix)?;
         let believed = self.believed();
-        known.whole().filter(|asked| believed(*asked))?;
-        Some(known.revision())
+        let asked = known.whole().filter(|asked| believed(*asked))?;
+        Some((known.revision(), self.fresh_for(asked)))
     }
 
     /// Whether anything that S3 says is believed beyond the question that it answers.
@@ -236,12 +236,13 @@ impl Namespace {
         !self.ttl.is_zero()
     }
 
-    /// What is believed of `dir` from the place `from` on: all that is left, or as much as S3 would
-    /// answer with.
-    fn known_run(&self, dir: &Dir, from: &[u8]) -> Option<Run> {
+    /// What is believed of `dir` from the place `from` on, or known, however old it `is_any`: all that is left, or as
+    /// much as S3 would answer with.
+    fn known_run(&self, dir: &Dir, from: &[u8], is_any: bool) -> Option<Run> {
         let mut directories = lock(&self.directories);
         let known = directories.known.get(&dir.prefix)?;
-        let run = known.run(from, PAGE, self.believed())?;
+        let believed = self.believed();
+        let run = known.run(from, PAGE, |asked| is_any || believed(asked))?;
         // What came with the lookup of a large directory spares no request.
         let is_worth_it =
             run.end.is_none() || run.nodes.len() > usize::from(lookup::FIRST_CHILDREN);

@@ -4,6 +4,7 @@
 mod attributes;
 mod changes;
 mod denied;
+mod directories;
 mod names;
 mod readme;
 
