@@ -110,7 +110,8 @@ impl OpenDirectory {
             }
         }
         let from = skip - listed.gone;
-        for entry in listed.entries.range(from..) {
+        for entry in listed.entries.range_mut(from..) {
+            namespace.inodes().prefer_remembered(&mut entry.node);
             if !take(entry, namespace.entry_fresh_for(entry)) {
                 break;
             }
@@ -138,5 +139,44 @@ impl Listed {
             },
             None => Self::new(namespace, dir),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::namespace::KeyList;
+    use crate::s3::pretended::{client_of, run, true_answer};
+
+    #[test]
+    fn what_was_looked_up_since_it_was_listed_has_the_number_of_the_lookup() {
+        let hour = Duration::from_secs(3600);
+        let keys = BTreeSet::from(["directory/x", "file"].map(str::to_owned));
+        let s3 = client_of(move |request| true_answer(&keys, request, 1000, 0));
+        let namespace = Namespace::new(s3, "", KeyList::default(), hour, 1 << 20);
+        let (namespace, request) = (Arc::new(namespace), Request::demand(hour));
+        run(async {
+            let root = namespace.inodes().root();
+            let open = OpenDirectory::new(&namespace, Arc::clone(&root), Pages::Forget);
+            let first = open.read(&namespace, None, &request, |_, _| false);
+            first.await.expect("a listing");
+            namespace.forget_all();
+            let mut looked_up = Vec::new();
+            for name in ["directory", "file"] {
+                let answer = namespace.lookup(&root, name, &request).await;
+                let node = answer.expect("an answer").node.expect("it is there");
+                namespace.inodes().remember(&node);
+                looked_up.push(node);
+            }
+            let mut listed = Vec::new();
+            let all = open.read(&namespace, Some(0), &request, |entry, _| {
+                listed.push(entry.node.clone());
+                true
+            });
+            all.await.expect("a listing");
+            assert_eq!(listed, looked_up);
+        });
     }
 }

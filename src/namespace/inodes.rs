@@ -13,6 +13,13 @@ use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 /// FUSE's number of the root.
 const ROOT: NonZeroU64 = NonZeroU64::MIN;
 
+/// What an inode takes beside its key: its two entries, version and ETag. Measured with a million of them.
+const INODE_BYTES: u64 = 180;
+
+fn cost(node: &Node) -> u64 {
+    INODE_BYTES + node.path().len() as u64
+}
+
 /// What the kernel remembers, each with the number of lookups that it will give back by `forget`.
 #[derive(Debug)]
 pub struct Inodes {
@@ -30,8 +37,10 @@ struct Table {
     by_path: HashTable<Named>,
     hasher: RandomState,
     len: usize,
-    /// The greatest `len` since the tables were shrunk.
-    most: usize,
+    /// What they take, about.
+    bytes: u64,
+    /// The greatest `bytes` since the tables were shrunk.
+    most: u64,
 }
 
 /// Inodes by their numbers, which are given in turn: rows of [`ROW`], without those in which nothing is
@@ -110,7 +119,8 @@ impl Table {
             none => {
                 *none = Some((node.clone(), 1));
                 self.len += 1;
-                self.most = self.most.max(self.len);
+                self.bytes += cost(node);
+                self.most = self.most.max(self.bytes);
             }
         }
         let named = Named::new(self.hash(node.path()), number);
@@ -138,6 +148,7 @@ impl Table {
             return;
         };
         self.len -= 1;
+        self.bytes -= cost(&node);
         if row.iter().all(Option::is_none) {
             self.by_number.0.remove(&row_number);
         }
@@ -152,7 +163,7 @@ impl Table {
     fn shrink(&mut self) {
         self.by_number.0.shrink_to_fit();
         self.by_path.shrink_to_fit(|named| spread(named.hash));
-        self.most = self.len;
+        self.most = self.bytes;
     }
 }
 
@@ -229,9 +240,11 @@ impl Inodes {
         lock(&self.table).shrink();
     }
 
-    /// The most inodes that the kernel remembered since [`Inodes::shrink`], the root not counted.
-    pub(super) fn most(&self) -> usize {
-        lock(&self.table).most
+    /// Bytes that the inodes take which the kernel remembers, about: now, and at most since the last
+    /// [`Inodes::shrink`].
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        let table = lock(&self.table);
+        (table.bytes, table.most)
     }
 
     /// How many inodes the kernel remembers, the root not counted.
@@ -262,6 +275,21 @@ impl Inodes {
             number: self.number(),
             prefix: Arc::from(prefix),
         })
+    }
+
+    /// Makes `node` the one that the kernel remembers, if it remembers the same with another number: what was known
+    /// when `node` got its own may have been forgotten, and learned anew, since.
+    pub fn prefer_remembered(&self, node: &mut Node) {
+        let Some(remembered) = self.by_path(node.path()) else {
+            return;
+        };
+        let is_same = match (&remembered, &*node) {
+            (Node::File(one), Node::File(other)) => one.meta == other.meta,
+            (one, other) => one.path() == other.path(),
+        };
+        if is_same {
+            *node = remembered;
+        }
     }
 
     fn by_path(&self, path: &str) -> Option<Node> {
@@ -312,6 +340,29 @@ mod tests {
     }
 
     #[test]
+    fn what_got_another_number_since_has_the_one_that_is_remembered() {
+        let inodes = Inodes::new(Arc::from(""));
+        let node = |etag| {
+            [
+                Node::File(inodes.version("a/b", meta(etag))),
+                Node::Directory(inodes.directory("a/")),
+            ]
+        };
+        let (mut older, remembered, mut other) = (node("1"), node("1"), node("2"));
+        remembered.iter().for_each(|node| inodes.remember(node));
+        assert_ne!(older, remembered);
+        older
+            .iter_mut()
+            .for_each(|node| inodes.prefer_remembered(node));
+        assert_eq!(older, remembered);
+        other
+            .iter_mut()
+            .for_each(|node| inodes.prefer_remembered(node));
+        assert_ne!(other[0], remembered[0]);
+        assert_eq!(other[1], remembered[1]);
+    }
+
+    #[test]
     fn thousands_are_found_by_number_and_by_path_and_given_back() {
         let inodes = Inodes::new(Arc::from(""));
         let key = |i: u64| format!("dir/{i}");
@@ -321,9 +372,14 @@ mod tests {
         for i in (0..5000).filter(|i| i % 7 > 0) {
             inodes.forget(i + 2, 1);
         }
-        assert_eq!(inodes.most(), 5000);
+        let bytes = |numbers: &mut dyn Iterator<Item = u64>| -> u64 {
+            let keys = numbers.map(|i| key(i).len() as u64);
+            keys.map(|len| INODE_BYTES + len).sum()
+        };
+        let left = bytes(&mut (0..5000).step_by(7));
+        assert_eq!(inodes.bytes(), (left, bytes(&mut (0..5000))));
         inodes.shrink();
-        assert_eq!(inodes.most(), 715);
+        assert_eq!(inodes.bytes(), (left, left));
         for i in 0..5000 {
             let number = (i % 7 == 0).then(|| NonZeroU64::new(i + 2).expect("not 0"));
             assert_eq!(inodes.number_of(&key(i)), number);

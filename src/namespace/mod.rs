@@ -53,10 +53,6 @@ use crate::sync::{Arc, Mutex, lock};
 /// What S3 answers a LIST with, at most.
 const PAGE: usize = 1000;
 
-/// What an inode takes that the kernel remembers: its two entries, version, key and ETag. Measured with a
-/// million of them.
-const INODE_BYTES: u64 = 200;
-
 /// A directory: a prefix that ends in `/`, or the empty one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Dir {
@@ -180,8 +176,7 @@ impl Namespace {
     /// Bytes that the names take which the kernel remembers, about: now, and at most since the last
     /// [`Namespace::shrink`].
     pub fn bytes(&self) -> (u64, u64) {
-        let bytes = |inodes: usize| inodes as u64 * INODE_BYTES;
-        (bytes(self.inodes.remembered()), bytes(self.inodes.most()))
+        self.inodes.bytes()
     }
 
     /// Gives back the room of names that are forgotten.
@@ -304,7 +299,10 @@ impl Namespace {
     }
 
     fn answer(&self, place: &Place) -> Option<Answer> {
-        let (node, asked) = place.decided()?;
+        let (mut node, asked) = place.decided()?;
+        if let Some(node) = &mut node {
+            self.inodes.prefer_remembered(node);
+        }
         Some(Answer {
             node,
             fresh_for: self.fresh_for(asked),
@@ -382,8 +380,8 @@ impl Namespace {
         let mut guard = lock(&self.directories);
         let directories = &mut *guard;
         if let Some(known) = directories.known.peek_mut(prefix)
-            && let Some((Some(file), _)) = known.place(name, |_| true).file
-            && file.number() == version.number
+            && let Some((Some(Node::File(file)), _)) = known.place(name, |_| true).file
+            && file.meta == version.meta
         {
             let before = known.bytes();
             known.forget(name);
