@@ -31,9 +31,8 @@ enum Message {
     Failed(String),
 }
 
-/// Runs `work`, which is to bring `what`, in the background. Returns, with the exit status, in the process that the shell
-/// waits
-/// for, and in the one that did the work.
+/// Runs `work`, which is to bring `what`, in the background. Returns, with the exit status, in the process
+/// that the shell waits for, and in the one that did the work.
 pub fn run(what: &str, work: impl FnOnce(&dyn Launcher) -> Result<(), String>) -> ExitCode {
     match start(what, work) {
         Ok(status) => status,

@@ -1,9 +1,9 @@
 //! netrc files, as Python's `netrc` module reads them.
 //!
 //! Tokens are parted by white space and may go over several lines; `"..."` quotes, a backslash takes
-//! the next character as it is (to curl, outside of quotes, it is one like any other); `#` begins a comment only
-//! where a `machine`, `default` or `macdef`
-//! could stand, so that passwords may hold it. No error ever quotes the file.
+//! the next character as it is (to curl, outside of quotes, it is one like any other); `#` begins a
+//! comment only where a `machine`, `default` or `macdef` could stand, so that passwords may hold it. No error ever
+//! quotes the file.
 //!
 //! Written here and not taken from a crate: those that exist put the offending token, which may be
 //! a password, into their errors and `Debug` output.
