@@ -46,7 +46,7 @@ impl Reader {
                 head: head::Head::default(),
                 rest: Guess::default(),
                 fetched: AtomicU64::new(0),
-                waits: watch::Sender::default(),
+                waits: watch::channel(whole::Waits::default()).0,
                 access: Mutex::new(access),
             };
             (Arc::new(shared), 0)
