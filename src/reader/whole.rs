@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Reader, fetch_part, parts};
 use crate::s3::{ByteRange, ObjectVersion};
-use crate::sync::{Arc, AtomicU64, Ordering, timeout_at, watch};
+use crate::sync::{Arc, Mutex, lock, timeout_at, watch};
 
 /// In short parts: readers wait for what is under way ...
 const PART: u64 = 1 << 20;
@@ -28,6 +28,8 @@ const TOO_LATE: Duration = Duration::from_millis(200);
 const TIMED_BY: u64 = FIRST as u64 * PART;
 /// ... and slow with fewer in a second.
 const SLOW: u64 = 100_000_000;
+/// For so long: it may have been slow for a while only.
+const BELIEVED: Duration = Duration::from_secs(60);
 
 /// Nobody waits any more who has not for so long: the room for the rest is for others.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -41,31 +43,25 @@ pub(super) struct Waits {
     pub(super) time: Duration,
 }
 
-/// How fast the link was when an object came whole.
-#[derive(Debug)]
-pub(super) struct Link(
-    /// Bytes in a second.
-    AtomicU64,
-);
-
-impl Default for Link {
-    fn default() -> Self {
-        Self(AtomicU64::new(u64::MAX))
-    }
-}
+/// How fast the link was, in bytes a second, when an object came whole last, and when that was.
+#[derive(Debug, Default)]
+pub(super) struct Link(Mutex<Option<(u64, Instant)>>);
 
 impl Link {
-    fn note(&self, bytes: u64, took: Duration) {
+    fn note(&self, bytes: u64, took: Duration, now: Instant) {
         let rate = u128::from(bytes) * 1_000_000 / took.as_micros().max(1);
         let rate = u64::try_from(rate).unwrap_or(u64::MAX);
-        self.0.store(rate.max(1), Ordering::Relaxed);
+        *lock(&self.0) = Some((rate.max(1), now));
     }
 
-    /// Whether so many bytes are due to whoever has waited for so long: for half of the time that they take, if that is
-    /// long.
-    fn are_due(&self, bytes: u64, waited: Duration) -> bool {
-        let rate = self.0.load(Ordering::Relaxed);
-        rate >= SLOW || waited >= Duration::from_micros(bytes.saturating_mul(500_000) / rate)
+    /// Whether so many bytes are due to whoever has waited for so long: for half of the time that they take, if the link
+    /// is slow.
+    fn are_due(&self, bytes: u64, waited: Duration, now: Instant) -> bool {
+        let link = *lock(&self.0);
+        let slow = link.filter(|(rate, since)| *rate < SLOW && now < *since + BELIEVED);
+        slow.is_none_or(|(rate, _)| {
+            waited >= Duration::from_micros(bytes.saturating_mul(500_000) / rate)
+        })
     }
 }
 
@@ -90,7 +86,9 @@ pub(super) async fn fetch(
     let (mut since, mut came) = (Instant::now(), 0);
     loop {
         let Waits { at, time } = *waits.borrow_and_update();
-        let is_due = reader.link.are_due(missing.len() as u64 * PART, time);
+        let is_due = reader
+            .link
+            .are_due(missing.len() as u64 * PART, time, Instant::now());
         while is_due
             && under_way.len() < at_once
             && let Some(part) = take_nearest(&mut missing, at)
@@ -110,8 +108,9 @@ pub(super) async fn fetch(
             .as_ref()
             .map_or(0, |(fetched, _)| *fetched.as_ref().unwrap_or(&0));
         if came >= TIMED_BY {
-            reader.link.note(came, since.elapsed());
-            (since, came) = (Instant::now(), 0);
+            let now = Instant::now();
+            reader.link.note(came, now - since, now);
+            (since, came) = (now, 0);
         }
         at_once = match part {
             None => return,
@@ -141,14 +140,17 @@ mod tests {
 
     #[test]
     fn over_a_slow_link_an_object_is_due_later() {
-        let link = Link::default();
-        let is_due = |millis| link.are_due(300 << 20, Duration::from_millis(millis));
+        let (link, now) = (Link::default(), Instant::now());
+        let is_due_at = |millis, now| link.are_due(300 << 20, Duration::from_millis(millis), now);
+        let is_due = |millis| is_due_at(millis, now);
+        let note = |millis| link.note(32 << 20, Duration::from_millis(millis), now);
         assert!(is_due(0), "how fast it is remains to be seen");
-        link.note(32 << 20, Duration::from_millis(100));
+        note(100);
         assert!(is_due(0));
-        link.note(32 << 20, Duration::from_millis(500));
+        note(500);
         assert!(!is_due(2300));
         assert!(is_due(2350));
+        assert!(is_due_at(0, now + BELIEVED), "it may be faster by now");
     }
 
     #[test]
