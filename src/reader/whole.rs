@@ -103,23 +103,22 @@ pub(super) async fn fetch(
             (since, came) = (Instant::now(), 0);
             continue;
         }
-        let part = under_way.next().await;
-        came += part
-            .as_ref()
-            .map_or(0, |(fetched, _)| *fetched.as_ref().unwrap_or(&0));
+        let Some((fetched, took)) = under_way.next().await else {
+            return;
+        };
+        came += fetched.as_ref().unwrap_or(&0);
         if came >= TIMED_BY {
             let now = Instant::now();
             reader.link.note(came, now - since, now);
             (since, came) = (now, 0);
         }
-        at_once = match part {
-            None => return,
+        at_once = match fetched {
             // It was there.
-            Some((Ok(0), _)) => at_once,
-            Some((Ok(_), took)) if took <= GOOD_TIME => most.min(at_once + 1),
-            Some((Ok(_), took)) if took <= TOO_LATE => at_once,
-            Some((Ok(_), _)) => at_once.div_ceil(2),
-            Some((Err(_), _)) => {
+            Ok(0) => at_once,
+            Ok(_) if took <= GOOD_TIME => most.min(at_once + 1),
+            Ok(_) if took <= TOO_LATE => at_once,
+            Ok(_) => at_once.div_ceil(2),
+            Err(_) => {
                 missing.clear();
                 at_once
             }

@@ -55,14 +55,13 @@ impl Failing {
         }
     }
 
-    /// Waits until it is to be tried again; whether it is. `why` may quote what a server said.
+    /// Waits until it is to be tried again; whether it is.
     pub(super) async fn pause(&mut self, why: &str, request: &Request) -> bool {
         let give_up = request.deadline.min(self.since + RETRY_FOR);
         let pause = self.pauses.next();
         let Some(pause) = pause.filter(|pause| Instant::now() + *pause < give_up) else {
             return false;
         };
-        let why = plain(why);
         tracing::debug!(?pause, "trying again: {why}");
         if self.since.elapsed() >= TOLD_AFTER && request.class == Class::Demand {
             tracing::warn!(why, "S3 fails, and is asked again");
@@ -138,9 +137,9 @@ impl S3 {
                     _ => return Err(Error::CredentialsRejected(text)),
                 },
                 Failure::Transient(text) | Failure::TooSlow(text) => {
-                    let is_worth_it = failing.pause(&text, request).await;
+                    // It may quote what a server said.
                     let text = plain(&text);
-                    if !is_worth_it {
+                    if !failing.pause(&text, request).await {
                         return Err(Error::Unavailable(text));
                     }
                     last_failure = Some(text);
